@@ -1,0 +1,30 @@
+"""Describes the extension `fastgd._c` to cffi: the declarations between the cdef marks of fastgd.h, every csrc/*.c."""
+
+import os
+import re
+from pathlib import Path
+
+from cffi import FFI
+
+HERE = Path(__file__).resolve().parent
+
+# Strict IEEE semantics: no contraction (the same bits with and without FMA units), no reassociation, no flush-to-zero.
+# -fno-math-errno and -fno-trapping-math drop errno and exception flags only; both keep every value.
+FLAGS = ["-std=gnu11", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math",
+         "-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-psabi"]
+
+sanitizers = os.environ.get("FASTGD_SANITIZE", "")  # e.g. "address,undefined"
+extra = ["-g", "-O1", "-fno-omit-frame-pointer", f"-fsanitize={sanitizers}"] if sanitizers else []
+
+header = (HERE / "fastgd.h").read_text()
+ffi = FFI()
+ffi.cdef(re.search(r"/\* cdef begin \*/(.*)/\* cdef end \*/", header, re.DOTALL).group(1))
+ffi.set_source(
+    "fastgd._c",
+    '#include "fastgd.h"',
+    sources=[os.path.relpath(path, HERE.parent) for path in sorted(HERE.glob("*.c"))],
+    depends=[str(path) for path in sorted(HERE.glob("*.h"))],
+    include_dirs=[str(HERE)],
+    extra_compile_args=FLAGS + extra,
+    extra_link_args=[f"-fsanitize={sanitizers}"] if sanitizers else [],
+)

@@ -1,0 +1,25 @@
+"""fastgd: kernels for robust, distributed and memory-efficient gradient descent.
+
+Rooms (loaded on first use): `fastgd.robust` (Byzantine-robust aggregation), `fastgd.random` (counter-based random
+numbers). `fastgd.use` chooses where kernels run, `fastgd.explain` says why.
+"""
+
+import importlib
+from typing import Any
+
+from ._dispatch import BackendError, explain, use
+
+__version__ = "0.1.0"
+__all__ = ["BackendError", "__version__", "explain", "random", "robust", "use"]
+
+_ROOMS = ("random", "robust")
+
+
+def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,280 @@
+"""Where a kernel runs: the kernel table, the choice, and the reasons for it.
+
+A *kernel* is one row of the table: (operation, backend) -> a function in a room's `cpu.py`, `cuda.py` or `reference.py`,
+imported when it is first chosen. Backends are named by place: "cpu", "cuda", "reference".
+
+Priority of the choice: the call's `backend=`, then `with fastgd.use(backend=...)`, then the environment variable
+FASTGD_BACKEND (read once), then "auto": the array decides. Nothing is ever copied between host and device to make a
+choice possible, and nothing falls back in silence; a request that cannot be met is a `BackendError` with its reasons.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import warnings
+from collections.abc import Callable
+from contextvars import ContextVar, Token
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, NamedTuple
+
+BACKENDS = ("cpu", "cuda", "reference")
+CHOICES = ("auto", *BACKENDS)
+
+
+class BackendError(NotImplementedError):
+    """No backend can run this call. `.reasons` maps each backend to the sentences that say why not."""
+
+    def __init__(self, message: str, reasons: dict[str, tuple[str, ...]]) -> None:
+        details = "".join(f"\n  {name}: {'; '.join(why)}" for name, why in reasons.items())
+        super().__init__(message + details)
+        self.reasons = reasons
+
+
+class Operand(NamedTuple):
+    """What dispatch needs to know of an argument."""
+
+    device: str  # "cpu" or "cuda"
+    dtype: str  # "float32", "float64", "float16", "bfloat16", ...
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One row of the table."""
+
+    operation: str  # "robust.median"
+    backend: str  # "cpu"
+    target: str  # "fastgd.robust.cpu:median"
+    dtypes: tuple[str, ...]
+    deterministic: bool = True
+
+    def why_not(self, operand: Operand) -> tuple[str, ...]:
+        """Every reason why this row cannot run on `operand` here; empty when it can."""
+        reasons = list(_environment(self.backend))
+        if self.backend == "cuda" and operand.device != "cuda":
+            reasons.append("the input is a host array: move it first (torch: x.cuda(), CuPy: cupy.asarray(x))")
+        if self.backend != "cuda" and operand.device == "cuda":
+            reasons.append("the input is on the GPU: move it first (torch: x.cpu(), CuPy: x.get())")
+        if operand.dtype not in self.dtypes:
+            reasons.append(f"dtype {operand.dtype} is not one of {', '.join(self.dtypes)}")
+        return tuple(reasons)
+
+    def load(self) -> Callable[..., Any]:
+        module, name = self.target.split(":")
+        return getattr(importlib.import_module(module), name)
+
+
+@cache
+def _environment(backend: str) -> tuple[str, ...]:
+    """Reasons that hold for a backend on this machine, whatever the operand."""
+    if backend == "cpu":
+        try:
+            importlib.import_module("fastgd._c")
+        except ImportError as error:
+            return (f"the C core is not built ({error}): install gcc and python3-dev, then `pip install --force-reinstall "
+                    "--no-deps fastgd` without FASTGD_BUILD_C=0",)
+    if backend == "cuda":
+        return importlib.import_module("fastgd._cuda").why_unavailable()
+    return ()
+
+
+# ---------------------------------------------------------------------------------------------------- the table
+
+_table: dict[str, dict[str, Kernel]] = {}
+_resolved: dict[tuple[str, str, Operand], Callable[..., Any]] = {}
+
+
+def register(room: str, operations: tuple[str, ...], backends: tuple[str, ...], dtypes: tuple[str, ...]) -> None:
+    """Add rows: `operations` x `backends` of a room, each found as `fastgd.<room>.<backend>:<operation>`."""
+    for operation in operations:
+        rows = _table.setdefault(f"{room}.{operation}", {})
+        for backend in backends:
+            rows[backend] = Kernel(f"{room}.{operation}", backend, f"fastgd.{room}.{backend}:{operation}", dtypes)
+
+
+def kernels() -> list[Kernel]:
+    """Every row of the table registered so far."""
+    return [row for rows in _table.values() for row in rows.values()]
+
+
+def find(operation: str, operand: Operand, backend: str | None = None) -> Callable[..., Any]:
+    """The function that runs `operation` on `operand`; BackendError when the requested backend cannot."""
+    requested = backend or _settings.get().backend or _environment_backend()
+    try:
+        return _resolved[operation, requested, operand]
+    except KeyError:
+        function = _choose(operation, operand, requested).load()
+        _resolved[operation, requested, operand] = function
+        return function
+
+
+def _reasons(operation: str, operand: Operand, requested: str) -> dict[str, tuple[str, ...]]:
+    """For each backend why it is not the one: what it lacks, or that another was asked for or comes first."""
+    rows = _table[operation]
+    reasons = {}
+    for name in BACKENDS:
+        why = rows[name].why_not(operand) if name in rows else (f"no {name} kernel for {operation}",)
+        if not why and requested == "auto" and name == "reference":
+            why = ("slow oracle, runs only on request: backend='reference'",)
+        if not why and requested not in ("auto", name):
+            why = (f"backend={requested!r} was asked for",)
+        reasons[name] = why
+    return reasons
+
+
+def _choose(operation: str, operand: Operand, requested: str) -> Kernel:
+    if requested not in CHOICES:
+        raise ValueError(f"backend must be one of {', '.join(CHOICES)}, got {requested!r}")
+    reasons = _reasons(operation, operand, requested)
+    for name, why in reasons.items():
+        if not why:
+            return _table[operation][name]
+    if requested == "auto" and operand.device == "cpu" and _environment("cpu"):
+        reference = _table[operation].get("reference")
+        if reference and not reference.why_not(operand):
+            warnings.warn(f"fastgd runs {operation} in the slow NumPy reference: {_environment('cpu')[0]}",
+                          RuntimeWarning, stacklevel=4)
+            return reference
+    raise BackendError(f"no backend can run {operation} on a {operand.dtype} array on {operand.device} "
+                       f"(requested: {requested})", reasons)
+
+
+# ---------------------------------------------------------------------------------------------- the user's choice
+
+
+class _Settings(NamedTuple):
+    backend: str | None = None
+    num_threads: int | None = None
+
+
+_settings: ContextVar[_Settings] = ContextVar("fastgd", default=_Settings())  # noqa: B039 (a NamedTuple is immutable)
+
+
+@cache
+def _environment_backend() -> str:
+    name = os.environ.get("FASTGD_BACKEND") or "auto"
+    if name not in CHOICES:
+        raise ValueError(f"the environment variable FASTGD_BACKEND must be one of {', '.join(CHOICES)}, got {name!r}")
+    return name
+
+
+def num_threads_in_use() -> int | None:
+    """The `num_threads` of the innermost `use`, None outside."""
+    return _settings.get().num_threads
+
+
+class use:
+    """Choose the backend and the number of threads for every fastgd call inside a `with` block.
+
+    Parameters
+    ----------
+    backend : {"auto", "cpu", "cuda", "reference"}, optional
+        Where kernels run. None keeps the surrounding choice.
+    num_threads : int, optional
+        Threads a call may use, at least 1. None keeps the surrounding choice.
+
+    Notes
+    -----
+    Stored in a context variable: it holds for this thread or task alone. A call's own arguments override it. An object
+    can be entered again and again, also nested.
+
+    Raises
+    ------
+    ValueError, TypeError
+        Unknown backend; `num_threads` that is no integer of at least 1. Nothing has changed then.
+
+    Examples
+    --------
+    >>> import fastgd, numpy as np
+    >>> with fastgd.use(backend="reference", num_threads=1):
+    ...     fastgd.robust.median(np.array([[1.0], [5.0], [2.0]]))
+    array([2.])
+    """
+
+    def __init__(self, *, backend: str | None = None, num_threads: int | None = None) -> None:
+        if backend is not None and backend not in CHOICES:
+            raise ValueError(f"backend must be one of {', '.join(CHOICES)}, got {backend!r}")
+        if num_threads is not None:
+            num_threads = check_num_threads(num_threads)
+        self._settings = _Settings(backend, num_threads)
+        self._tokens: list[Token[_Settings]] = []
+
+    def __enter__(self) -> use:
+        outer, own = _settings.get(), self._settings
+        self._tokens.append(_settings.set(_Settings(own.backend or outer.backend, own.num_threads or outer.num_threads)))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        _settings.reset(self._tokens.pop())
+
+
+def check_num_threads(value: Any) -> int:
+    """`value` as an integer of at least 1, or an error that names `num_threads`."""
+    try:
+        count = value.__index__()
+    except AttributeError:
+        raise TypeError(f"num_threads must be an integer of at least 1, got {value!r}") from None
+    if isinstance(value, bool) or count < 1:
+        raise ValueError(f"num_threads must be an integer of at least 1, got {value!r}")
+    return count
+
+
+# -------------------------------------------------------------------------------------------------------- reasons
+
+
+def runs(*operations: str) -> Callable[[Any], Any]:
+    """Mark a public function with the table operations it runs, for `explain`."""
+
+    def mark(function: Any) -> Any:
+        function.__fastgd_operations__ = operations
+        return function
+
+    return mark
+
+
+def explain(function: Callable[..., Any], *args: Any, **kwargs: Any) -> str:
+    """Say which kernels a call would run and why the other backends are not chosen. Runs nothing.
+
+    Parameters
+    ----------
+    function : callable
+        A public function of fastgd, such as `fastgd.robust.krum`.
+    *args, **kwargs
+        The call's arguments; the first array argument and `backend=` matter.
+
+    Returns
+    -------
+    str
+        One block per operation, one line per backend: "chosen" or the reasons against it.
+
+    Raises
+    ------
+    TypeError
+        `function` runs no kernel of fastgd, or the argument is no array.
+
+    Examples
+    --------
+    >>> import fastgd, numpy as np
+    >>> print(fastgd.explain(fastgd.robust.median, np.ones((3, 2)), backend="reference"))
+    robust.median on a float64 array on cpu (requested: reference)
+      cpu        not chosen: backend='reference' was asked for
+      cuda       not chosen: ...
+      reference  chosen
+    """
+    operations = getattr(function, "__fastgd_operations__", None)
+    if not operations:
+        raise TypeError(f"explain needs a public fastgd function, got {function!r}")
+    from ._arrays import first_operand
+
+    operand = first_operand((*args, *(value for key, value in kwargs.items() if key != "backend")))
+    requested = kwargs.get("backend") or _settings.get().backend or _environment_backend()
+    lines = []
+    for operation in operations:
+        lines.append(f"{operation} on a {operand.dtype} array on {operand.device} (requested: {requested})")
+        chosen = False
+        for name, why in _reasons(operation, operand, requested).items():
+            word = "chosen" if not why and not chosen else f"not chosen: {'; '.join(why) or 'comes later'}"
+            chosen = chosen or not why
+            lines.append(f"  {name:<10} {word}")
+    return "\n".join(lines)

@@ -1,0 +1,120 @@
+"""The thread budget and the one pool.
+
+Kernels are single-threaded C functions that release the GIL. To use several threads, the same call is made from several
+threads at once and the callers share a *ticket* counter: each takes the next chunk of work until none is left. Chunk
+boundaries depend on the problem's size alone and partial results are combined in chunk order, so the number of threads
+never changes a bit of the result.
+
+Safe by construction: a fork drops the pool (the child makes its own), a call from inside the pool runs serially, and the
+calling thread always works itself, so a saturated pool slows a call down but cannot block it.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from ._dispatch import check_num_threads, num_threads_in_use
+
+#: Below this many bytes read (about 300 microseconds of streaming) waking a thread costs more than it brings.
+PARALLEL_BYTES = 4 << 20
+
+_pool: Any = None
+_pool_size = 0
+_lock = threading.Lock()
+_inside = threading.local()
+
+
+@cache
+def available() -> int:
+    """Threads this process may use: FASTGD_NUM_THREADS, else OMP_NUM_THREADS, capped by CPU affinity and cgroup quota."""
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = _cgroup_cpus()
+    allowed = max(1, min(cpus, quota) if quota else cpus)
+    if text := os.environ.get("FASTGD_NUM_THREADS"):
+        if not text.isdecimal() or int(text) < 1:
+            raise ValueError(f"the environment variable FASTGD_NUM_THREADS must be an integer of at least 1, got {text!r}")
+        return int(text)
+    text = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    return min(allowed, int(text)) if text.isdecimal() and int(text) > 0 else allowed
+
+
+def _cgroup_cpus() -> int | None:
+    """CPUs granted by the cgroup's quota, rounded up; None where there is no quota."""
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+    except (OSError, ValueError):
+        try:
+            quota = Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us").read_text().strip()
+            period = Path("/sys/fs/cgroup/cpu/cpu.cfs_period_us").read_text().strip()
+        except OSError:
+            return None
+    if quota in ("max", "-1"):
+        return None
+    return max(1, math.ceil(int(quota) / int(period)))
+
+
+def budget(num_threads: int | None) -> int:
+    """Threads for one call: its own `num_threads`, else the surrounding `use`, else `available()`; 1 inside the pool."""
+    if num_threads is not None:
+        num_threads = check_num_threads(num_threads)
+    if getattr(_inside, "pool", False):
+        return 1
+    return num_threads or num_threads_in_use() or available()
+
+
+def run(task: Callable[[], Any], *, threads: int, chunks: int, nbytes: int) -> None:
+    """Call `task` from up to `threads` threads at once; `task` takes tickets until the work is done.
+
+    Runs serially when there are fewer than two chunks or less than PARALLEL_BYTES to read.
+    """
+    helpers = min(threads, chunks) - 1
+    if helpers < 1 or nbytes < PARALLEL_BYTES:
+        task()
+        return
+    futures = _submit(task, helpers)
+    try:
+        task()
+    finally:
+        # A helper that never started is not needed: this thread has taken every ticket. One that did start still reads
+        # our buffers, so it is waited for.
+        for future in futures:
+            if not future.cancel():
+                future.result()
+
+
+def _submit(task: Callable[[], Any], helpers: int) -> list[Any]:
+    global _pool, _pool_size
+    from concurrent.futures import ThreadPoolExecutor
+
+    with _lock:
+        if _pool is None or _pool_size < helpers:
+            # The old, smaller pool finishes what it has; its threads end with it.
+            if _pool is not None:
+                _pool.shutdown(wait=False)
+            _pool, _pool_size = ThreadPoolExecutor(helpers, "fastgd", initializer=_mark_inside), helpers
+        try:
+            return [_pool.submit(task) for _ in range(helpers)]
+        except RuntimeError:  # the interpreter is shutting down and takes no new work: the caller does it alone
+            return []
+
+
+def _mark_inside() -> None:
+    _inside.pool = True
+
+
+def _after_fork_in_child() -> None:
+    """Threads do not survive a fork: forget the pool and a lock that another thread may have held."""
+    global _pool, _pool_size, _lock
+    _pool, _pool_size, _lock = None, 0, threading.Lock()
+    _inside.pool = False
+    available.cache_clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
