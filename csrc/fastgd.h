@@ -33,5 +33,20 @@ typedef struct {
     const fgd_layer *layer;
 } fgd_rows;
 
+/* One job: the state shared by all callers that work on it. Zero-initialise, broken = -1. */
+typedef struct {
+    int64_t next;             /* the ticket: next chunk to take */
+    int64_t broken;           /* lowest coordinate with more non-finite values than tolerated, -1 while there is none */
+} fgd_job;
+
+/* ---- robust (csrc/robust_body.h) */
+int64_t fgd_robust_pairwise_chunks(int64_t n, int64_t d);
+int fgd_robust_pairwise(const fgd_rows *x, double *partial, char *bad, fgd_job *job);
+void fgd_robust_pairwise_sum(int64_t n, int64_t chunks, const double *partial, const char *bad, double *sqdist);
+int64_t fgd_robust_column_chunks(int64_t d);
+int fgd_robust_combine(const fgd_rows *x, const double *weights, double divisor, const fgd_rows *out, fgd_job *job);
+int fgd_robust_rank_mean(const fgd_rows *x, const int32_t *network, int64_t length, int64_t first, int64_t last,
+                         double divisor, int64_t tolerated, const fgd_rows *out, fgd_job *job);
+
 /* cdef end */
 #endif

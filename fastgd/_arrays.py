@@ -68,7 +68,8 @@ def _unpack_numpy(x: np.ndarray, name: str) -> Unpacked:
     if known:
         return Unpacked(x, Operand("cpu", known), _identity)
     if dtype.name == "bfloat16" and dtype.itemsize == 2:  # the extension dtype of ml_dtypes
-        return Unpacked(x.view(np.uint16), Operand("cpu", "bfloat16"), lambda data: data.view(dtype))
+        return Unpacked(x.view(np.uint16), Operand("cpu", "bfloat16"),
+                        lambda data: data.view(dtype) if data.dtype == np.uint16 else data)
     raise TypeError(_wrong_dtype(name, str(dtype)))
 
 
@@ -88,8 +89,16 @@ def _unpack_torch(torch: Any, x: Any, name: str) -> Unpacked:
         raise TypeError(f"{name} is on torch device {x.device}, but must be on cpu or cuda: pass {name}.cpu()")
     if dtype == "bfloat16":
         data = x.view(torch.int16).numpy().view(np.uint16)
-        return Unpacked(data, Operand("cpu", dtype), lambda y: torch.from_numpy(y.view(np.int16)).view(torch.bfloat16))
+        return Unpacked(data, Operand("cpu", dtype), _torch_wrap)
     return Unpacked(x.numpy(), Operand("cpu", dtype), torch.from_numpy)
+
+
+def _torch_wrap(data: np.ndarray) -> Any:
+    """A torch tensor of the same memory; 16-bit patterns become bfloat16."""
+    torch = sys.modules["torch"]
+    if data.dtype == np.uint16:
+        return torch.from_numpy(data.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(data)
 
 
 def _on_device(x: Any) -> bool:
@@ -102,6 +111,71 @@ def _unpack_device(x: Any, name: str) -> Unpacked:
     if dtype not in FLOATS:
         raise TypeError(_wrong_dtype(name, dtype))
     return Unpacked(x, Operand("cuda", dtype), _identity)
+
+
+# ------------------------------------------------------------------------------- memory and values of any array
+
+
+def empty_like_array(x: Any, shape: tuple[int, ...], dtype: str) -> Any:
+    """New memory of a logical dtype beside `x`: NumPy storage for a host view, the library of `x` on a device."""
+    if isinstance(x, np.ndarray):
+        return np.empty(shape, STORAGE[dtype])
+    module = type(x).__module__.partition(".")[0]
+    if module == "torch":
+        return sys.modules["torch"].empty(shape, dtype=getattr(sys.modules["torch"], dtype), device=x.device)
+    if module == "cupy":
+        return sys.modules["cupy"].empty(shape, STORAGE[dtype])
+    from numba import cuda
+
+    return cuda.device_array(shape, STORAGE[dtype])
+
+
+def copy(x: Any) -> Any:
+    """A copy of `x` beside it."""
+    if hasattr(x, "clone"):
+        return x.clone()
+    if hasattr(x, "copy_to_host"):  # a Numba device array has no copy of its own
+        from numba import cuda
+
+        new = cuda.device_array(x.shape, x.dtype)
+        new.copy_to_device(x)
+        return new
+    return x.copy()
+
+
+def to_host(x: Any) -> np.ndarray:
+    """A NumPy array with the values of `x`, in its storage dtype; copies from a device."""
+    if isinstance(x, np.ndarray):
+        return x
+    if hasattr(x, "copy_to_host"):
+        return x.copy_to_host()
+    if hasattr(x, "cpu"):
+        return unpack(x.cpu(), "x").data
+    return x.get()
+
+
+def widen(x: Any, dtype: str) -> np.ndarray:
+    """`x` (storage of the logical `dtype`) as float64 on the host. Exact."""
+    host = to_host(x)
+    if dtype == "bfloat16":  # the upper half of a float32's bits
+        host = (host.astype(np.uint32) << 16).view(np.float32)
+    return host.astype(np.float64)
+
+
+def narrow(values: np.ndarray, dtype: str) -> np.ndarray:
+    """float64 `values` rounded to the nearest value of a logical dtype, ties to even, in its storage."""
+    if dtype != "bfloat16":
+        with np.errstate(over="ignore"):
+            return values.astype(STORAGE[dtype])
+    with np.errstate(over="ignore"):
+        bits = values.astype(np.float32).view(np.uint32).astype(np.uint64)
+    rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
+    return np.where(np.isnan(values), 0x7FC0, rounded).astype(np.uint16)
+
+
+def finite(x: Any, dtype: str) -> np.ndarray:
+    """Elementwise: neither NaN nor Inf. On the host."""
+    return np.isfinite(widen(x, dtype) if dtype == "bfloat16" else to_host(x))
 
 
 def first_operand(arguments: Iterable[Any]) -> Operand:

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from ._arrays import STORAGE, Unpacked, unpack
+from ._arrays import STORAGE, Unpacked, copy, empty_like_array, finite, unpack, widen
+from ._checks import array_out
 from ._dispatch import Operand
 
 
@@ -26,9 +27,16 @@ class Layer:
         self.data, self.dtype, self.shape, self.wrap = data, dtype, shape, wrap
         self.size = math.prod(shape)
 
+    def matrix(self) -> np.ndarray:
+        """The layer as a float64 (n, size) copy on the host."""
+        return np.stack([np.ravel(widen(row, self.dtype)) for row in self.data])
+
 
 class Rows:
-    """n vectors in layers; see the module. `parse` makes one from a caller's argument."""
+    """n vectors in layers; see the module. `parse` makes one from a caller's argument.
+
+    A *stack* is memory for m vectors: one (m, *shape) array per layer. *Parts* are one vector's layer arrays.
+    """
 
     __slots__ = ("d", "form", "layers", "n", "name", "operand")
 
@@ -41,24 +49,78 @@ class Rows:
         """Bytes of the n vectors."""
         return self.n * sum(layer.size * STORAGE[layer.dtype].itemsize for layer in self.layers)
 
-    def empty(self, m: int) -> list[np.ndarray]:
-        """Host memory for m vectors of this structure: one (m, *shape) array per layer."""
-        return [np.empty((m, *layer.shape), STORAGE[layer.dtype]) for layer in self.layers]
+    def wrap(self, data: Any) -> Any:
+        """A kernel's result as the caller's type of array."""
+        return self.layers[0].wrap(data)
 
-    def row(self, index: int) -> list[Any]:
-        """Vector `index` as its layer views."""
-        return [layer.data[index] for layer in self.layers]
+    # ---- reading the vectors
+
+    def matrix(self) -> np.ndarray:
+        """The vectors as a float64 (n, d) copy on the host: for the reference and for error messages."""
+        return np.concatenate([layer.matrix() for layer in self.layers], axis=1)
+
+    def bad_rows(self) -> np.ndarray:
+        """(n,) bool: which vectors have a NaN or an Inf."""
+        bad = np.zeros(self.n, bool)
+        for layer in self.layers:
+            bad |= [not finite(row, layer.dtype).all() for row in layer.data]
+        return bad
+
+    def bad_at(self, coordinate: int) -> np.ndarray:
+        """(n,) bool: which vectors have a NaN or an Inf at one coordinate."""
+        for layer in self.layers:
+            if coordinate < layer.size:
+                return np.array([not finite(row.reshape(-1)[coordinate : coordinate + 1], layer.dtype)[0] for row in layer.data])
+            coordinate -= layer.size
+        raise IndexError(coordinate)
+
+    # ---- making results
+
+    def empty(self, m: int) -> list[Any]:
+        """Memory for m vectors of this structure, on the device of the vectors: one (m, *shape) array per layer."""
+        return [empty_like_array(layer.data[0], (m, *layer.shape), layer.dtype) for layer in self.layers]
+
+    def check_out(self, out: Any) -> list[Any]:
+        """The parts of `out=` for one vector; TypeError or ValueError when it does not fit."""
+        outs = out if self.form == "layers" else [out]
+        if not isinstance(outs, list | tuple) or len(outs) != len(self.layers):
+            raise ValueError(f"out must be a list of {len(self.layers)} arrays, one per layer")
+        return [array_out(part, layer.shape, layer.dtype, self.operand.device, f"out[{k}]" if self.form == "layers" else "out")
+                for k, (part, layer) in enumerate(zip(outs, self.layers, strict=True))]
+
+    def check_outs(self, out: Any, m: int) -> list[list[Any]]:
+        """The parts of `out=` for m vectors, per vector."""
+        if self.form == "stacked":
+            layer = self.layers[0]
+            stack = array_out(out, (m, *layer.shape), layer.dtype, self.operand.device)
+            return [[stack[a]] for a in range(m)]
+        if not isinstance(out, list | tuple) or len(out) != m:
+            raise ValueError(f"out must be a list of {m} vectors structured like those of {self.name}")
+        return [self.check_out(vector) for vector in out]
 
     def vector(self, parts: Sequence[Any]) -> Any:
-        """One vector, given as its layer arrays, in the caller's structure and array types."""
+        """One vector in the caller's structure and array types."""
         wrapped = [layer.wrap(part) for layer, part in zip(self.layers, parts, strict=True)]
         return wrapped if self.form == "layers" else wrapped[0]
 
     def vectors(self, stacks: Sequence[Any]) -> Any:
-        """m vectors, given as one (m, *shape) array per layer, in the caller's structure and array types."""
+        """m vectors in the caller's structure and array types."""
         if self.form == "stacked":
             return self.layers[0].wrap(stacks[0])
-        return [self.vector([stack[i] for stack in stacks]) for i in range(len(stacks[0]))]
+        return [self.vector([stack[a] for stack in stacks]) for a in range(len(stacks[0]))]
+
+    def copy_row(self, index: int, out: Any, parts: Sequence[Any] | None) -> Any:
+        """A copy of vector `index`, in `out` when there is one (`parts` are its parts)."""
+        rows = [layer.data[index] for layer in self.layers]
+        return self.vector([copy(row) for row in rows]) if parts is None else self.store(rows, out, parts)
+
+    def store(self, result: Sequence[Any], out: Any, parts: Sequence[Any] | None) -> Any:
+        """The parts of a result as a new vector, or copied into `out`."""
+        if parts is None:
+            return self.vector(result)
+        for part, value in zip(parts, result, strict=True):
+            part[...] = value
+        return out
 
 
 def parse(x: Any, name: str = "x") -> Rows:
@@ -72,38 +134,32 @@ def parse(x: Any, name: str = "x") -> Rows:
             raise ValueError(f"{name} is empty: it must hold at least one vector")
         return _parse_layers(x, name) if isinstance(x[0], list | tuple) else _parse_vectors(x, name)
     data, operand, wrap = unpack(x, name)
-    if data.ndim < 2:
-        raise ValueError(f"{name} has shape {tuple(data.shape)}, but must be (n, d): one row per vector")
-    if data.shape[0] == 0:
-        raise ValueError(f"{name} has shape {tuple(data.shape)}: it must hold at least one vector")
+    shape = data.shape
+    if len(shape) < 2 or shape[0] == 0:
+        raise ValueError(f"{name} has shape {tuple(shape)}, but must be (n, d) with n >= 1: one row per vector")
     if operand.device == "cpu" and not data.flags.c_contiguous and not data[0].flags.c_contiguous:
         data = np.ascontiguousarray(data)
-    return Rows(name, data.shape[0], [Layer(data, operand.dtype, tuple(data.shape[1:]), wrap)], operand, "stacked")
+    return Rows(name, shape[0], [Layer(data, operand.dtype, tuple(shape[1:]), wrap)], operand, "stacked")
 
 
 def _parse_vectors(x: Sequence[Any], name: str) -> Rows:
     unpacked = [unpack(vector, f"{name}[{i}]") for i, vector in enumerate(x)]
-    layer = _layer(unpacked, name, "")
-    return Rows(name, len(x), [layer], unpacked[0].operand, "vectors")
+    return Rows(name, len(x), [_layer(unpacked, name, "")], unpacked[0].operand, "vectors")
 
 
 def _parse_layers(x: Sequence[Sequence[Any]], name: str) -> Rows:
-    count = len(x[0])
-    if count == 0:
+    layer_count = len(x[0])
+    if layer_count == 0:
         raise ValueError(f"{name}[0] is empty: a vector must have at least one layer")
     for i, vector in enumerate(x):
-        if not isinstance(vector, list | tuple) or len(vector) != count:
-            raise ValueError(f"{name}[{i}] must be a sequence of {count} layers like {name}[0]")
+        if not isinstance(vector, list | tuple) or len(vector) != layer_count:
+            raise ValueError(f"{name}[{i}] must be a sequence of {layer_count} layers like {name}[0]")
     layers = []
-    first = None
-    for k in range(count):
+    first = unpack(x[0][0], f"{name}[0][0]").operand
+    for k in range(layer_count):
         unpacked = [unpack(vector[k], f"{name}[{i}][{k}]") for i, vector in enumerate(x)]
-        first = first or unpacked[0].operand
-        if unpacked[0].operand.device != first.device:
-            raise TypeError(f"{name}[0][{k}] is on {unpacked[0].operand.device}, but {name}[0][0] is on {first.device}: "
-                            "move all layers to one device")
+        _same_device(unpacked[0].operand, first, f"{name}[0][{k}]", f"{name}[0][0]")
         layers.append(_layer(unpacked, name, f"[{k}]"))
-    assert first is not None
     widest = "float64" if any(layer.dtype == "float64" for layer in layers) else first.dtype
     return Rows(name, len(x), layers, first._replace(dtype=widest), "layers")
 
@@ -114,13 +170,17 @@ def _layer(unpacked: list[Unpacked], name: str, suffix: str) -> Layer:
     shape = tuple(head.data.shape)
     rows = []
     for i, (data, operand, _) in enumerate(unpacked):
-        if operand.device != head.operand.device:
-            raise TypeError(f"{name}[{i}]{suffix} is on {operand.device}, but {name}[0]{suffix} is on "
-                            f"{head.operand.device}: move all vectors to one device")
-        if tuple(data.shape) != shape or operand.dtype != head.operand.dtype:
-            raise ValueError(f"{name}[{i}]{suffix} is {operand.dtype} {tuple(data.shape)}, but must be "
-                             f"{head.operand.dtype} {shape} like {name}[0]{suffix}")
+        if operand is not head.operand or data.shape != shape:
+            _same_device(operand, head.operand, f"{name}[{i}]{suffix}", f"{name}[0]{suffix}")
+            if tuple(data.shape) != shape or operand.dtype != head.operand.dtype:
+                raise ValueError(f"{name}[{i}]{suffix} is {operand.dtype} {tuple(data.shape)}, but must be "
+                                 f"{head.operand.dtype} {shape} like {name}[0]{suffix}")
         if operand.device == "cpu" and not data.flags.c_contiguous:
             data = np.ascontiguousarray(data)
         rows.append(data)
     return Layer(rows, head.operand.dtype, shape, head.wrap)
+
+
+def _same_device(operand: Operand, first: Operand, name: str, first_name: str) -> None:
+    if operand.device != first.device:
+        raise TypeError(f"{name} is on {operand.device}, but {first_name} is on {first.device}: move all to one device")

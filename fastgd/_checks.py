@@ -1,0 +1,49 @@
+"""Checks of scalar arguments and of `out=`, with messages that name the argument and the remedy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ._arrays import unpack
+
+
+def count(value: Any, name: str, low: int, high: int | None = None) -> int:
+    """`value` as an integer with low <= value <= high; TypeError or ValueError naming the argument otherwise."""
+    if type(value) is not int:
+        try:
+            value = value.__index__() if not isinstance(value, bool | np.bool_) else None
+        except AttributeError:
+            value = None
+        if value is None:
+            raise TypeError(f"{name} must be an integer: pass int({name})")
+    if value < low or (high is not None and value > high):
+        limits = f"at least {low}" if high is None else f"from {low} to {high}"
+        raise ValueError(f"{name} must be an integer {limits}, got {value}")
+    return value
+
+
+def index_list(mask: np.ndarray, limit: int = 10) -> str:
+    """The positions where `mask` is true, as text: "1, 4, 7", cut after `limit`."""
+    found = np.flatnonzero(mask)
+    return ", ".join(map(str, found[:limit])) + (f" and {len(found) - limit} more" if len(found) > limit else "")
+
+
+def array_out(out: Any, shape: tuple[int, ...], dtype: str, device: str, name: str = "out") -> Any:
+    """The kernel's view of `out=`, after checking that a result of this shape, dtype and device fits."""
+    data, operand, _ = unpack(out, name)
+    if tuple(data.shape) != shape or operand.dtype != dtype or operand.device != device:
+        raise ValueError(f"{name} is {operand.dtype} {tuple(data.shape)} on {operand.device}, but the result is "
+                         f"{dtype} {shape} on {device}")
+    if device == "cpu" and not (data.flags.c_contiguous and data.flags.writeable):
+        raise ValueError(f"{name} must be C-contiguous and writable: pass numpy.empty({shape}, '{dtype}')")
+    return data
+
+
+def deliver(result: Any, out: Any) -> Any:
+    """`result`, or `out` filled with it."""
+    if out is None:
+        return result
+    out[...] = result
+    return out

@@ -1,0 +1,284 @@
+"""Distance rules: one pass for the squared distances, logic on them, a copy or a combination of what was chosen."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .. import _threads
+from .._arrays import unpack
+from .._checks import array_out, count, deliver, index_list
+from .._dispatch import Operand, find, runs
+from .._rows import Rows, parse
+from .combinations import weighted_sum
+
+
+class KrumInfo(NamedTuple):
+    """What a Krum rule saw and chose."""
+
+    selected: np.ndarray  #: (m,) int64, the chosen vectors in ascending order
+    scores: np.ndarray  #: (n,) float64, +inf for dropped vectors
+    bad_rows: np.ndarray  #: (n,) bool, True where a vector has a NaN or an Inf
+
+
+
+@runs("robust.pairwise_sqdist")
+def pairwise_sqdist(x: Any, *, out: Any = None, backend: str | None = None, num_threads: int | None = None) -> Any:
+    """Squared Euclidean distances between all pairs of vectors: D_ij = sum_c (x_ic - x_jc)^2.
+
+    Differences are taken first and squared after, so no cancellation occurs however far the vectors are from the
+    origin, and no vector, however large, costs the others accuracy (the Gram identity |x|^2 - 2xy + |y|^2 loses both).
+
+    Parameters
+    ----------
+    x : (n, d) array, or sequence of n arrays, or sequence of n sequences of layer arrays
+        The vectors; float32, float64, float16 or bfloat16.
+    out : (n, n) float64 array, optional
+        Where to put the result.
+    backend : {"auto", "cpu", "cuda", "reference"}, optional
+        Where to run; see `fastgd.use`.
+    num_threads : int, optional
+        Threads to use at most; see `fastgd.use`.
+
+    Returns
+    -------
+    (n, n) float64 array
+        Exactly symmetric, the diagonal exactly 0. The row and column of a vector with any NaN or Inf are +inf off the
+        diagonal. Relative error below 1e-6 (typically 1e-8) for float32 and the halves, 1e-13 for float64.
+
+    Raises
+    ------
+    ValueError, TypeError
+        `x` has none of the three forms or an unsupported dtype; `out` does not fit.
+
+    Notes
+    -----
+    Cost: one read of x, n (n - 1) d fused or plain vector operations; O(n^2 + threads x block) memory. Deterministic.
+
+    References
+    ----------
+    Blanchard, El Mhamdi, Guerraoui, Stainer: Machine Learning with Adversaries (NIPS 2017).
+
+    Examples
+    --------
+    >>> import fastgd, numpy as np
+    >>> fastgd.robust.pairwise_sqdist(np.array([[0.0, 0.0], [3.0, 4.0]]))
+    array([[ 0., 25.],
+           [25.,  0.]])
+    """
+    rows = parse(x)
+    if out is not None:
+        array_out(out, (rows.n, rows.n), "float64", rows.operand.device)
+    sqdist, _ = find("robust.pairwise_sqdist", rows.operand, backend)(rows, _threads.budget(num_threads))
+    return deliver(rows.wrap(sqdist), out)
+
+
+@runs("robust.krum_scores")
+def krum_scores(sqdist: Any, f: int, *, neighbors: int | None = None, out: Any = None,
+                backend: str | None = None) -> Any:
+    """Krum scores from a distance matrix: s_i = sum of the k smallest D_ij over j != i, with k = n - f - 2.
+
+    Parameters
+    ----------
+    sqdist : (n, n) float64 array
+        Squared distances; row i belongs to vector i. The diagonal is ignored; +inf marks dropped vectors.
+    f : int
+        Byzantine vectors to tolerate, f >= 0 and n >= 2 f + 3 (n > 2 f when `neighbors` is given).
+    neighbors : int, optional
+        k, from 1 to n - 1. Default n - f - 2 as in the paper; some libraries use n - f - 1.
+    out : (n,) float64 array, optional
+        Where to put the result.
+    backend : {"auto", "cpu", "cuda", "reference"}, optional
+        Where to run; see `fastgd.use`.
+
+    Returns
+    -------
+    (n,) float64 array
+        The k distances are added in ascending order, so equal multisets of distances give equal bits.
+
+    Raises
+    ------
+    ValueError, TypeError
+        `sqdist` is not square, not float64, or holds a NaN or a negative distance; n, f, k do not fit.
+
+    Notes
+    -----
+    Cost: O(n^2 log^2 n) vectorised comparisons in a sorting network, O(n^2) memory. Deterministic.
+
+    References
+    ----------
+    Blanchard et al. (NIPS 2017), section 4.
+
+    Examples
+    --------
+    >>> import fastgd, numpy as np
+    >>> x = np.array([0.0, 1.0, 2.0, 3.0, 100.0])
+    >>> fastgd.robust.krum_scores((x[:, None] - x) ** 2, 1)
+    array([5.0000e+00, 2.0000e+00, 2.0000e+00, 5.0000e+00, 1.9013e+04])
+    """
+    data, operand, wrap = unpack(sqdist, "sqdist")
+    if data.ndim != 2 or data.shape[0] != data.shape[1] or operand.dtype != "float64":
+        raise ValueError(f"sqdist is {operand.dtype} {tuple(data.shape)}, but must be float64 (n, n), as made by pairwise_sqdist")
+    n = data.shape[0]
+    k = _check_krum(n, f, neighbors)
+    if out is not None:
+        array_out(out, (n,), "float64", operand.device)
+    if operand.device == "cpu":
+        # The kernel sorts columns: transposed, column i holds the distances of vector i.
+        data = np.array(data.T, order="C")
+        np.fill_diagonal(data, 0.0)
+        if not (data >= 0.0).all():
+            raise ValueError("sqdist holds a NaN or a negative distance: pass the output of pairwise_sqdist")
+    return deliver(wrap(find("robust.krum_scores", operand, backend)(data, k)), out)
+
+
+@runs("robust.pairwise_sqdist", "robust.krum_scores")
+def krum(x: Any, f: int, *, neighbors: int | None = None, return_info: bool = False, out: Any = None,
+         backend: str | None = None, num_threads: int | None = None) -> Any:
+    """Krum: the one vector whose k = n - f - 2 nearest other vectors are closest in sum of squared distances.
+
+    Parameters
+    ----------
+    x : (n, d) array, or sequence of n arrays, or sequence of n sequences of layer arrays
+        The vectors; float32, float64, float16 or bfloat16.
+    f : int
+        Byzantine vectors to tolerate, f >= 0 and n >= 2 f + 3 (n > 2 f when `neighbors` is given).
+    neighbors : int, optional
+        k, from 1 to n - 1. Default n - f - 2 as in the paper; some libraries use n - f - 1.
+    return_info : bool, optional
+        Also return a `KrumInfo`.
+    out : array or list of layer arrays, shaped like one vector, optional
+        Where to put the result.
+    backend : {"auto", "cpu", "cuda", "reference"}, optional
+        Where to run; see `fastgd.use`.
+    num_threads : int, optional
+        Threads to use at most; see `fastgd.use`.
+
+    Returns
+    -------
+    vector, or (vector, KrumInfo)
+        A bitwise copy of the chosen vector. Ties go to the lowest index.
+
+    Raises
+    ------
+    ValueError, TypeError
+        `x` has none of the three forms; n, f and k do not fit; more than f vectors have a NaN or an Inf.
+
+    Notes
+    -----
+    Cost: that of `pairwise_sqdist`, plus one vector copied. Deterministic. If 2f + 2 < n and the honest vectors are
+    i.i.d. estimates of g with E||x_i - g||^2 = d sigma^2, Krum is (alpha, f)-resilient with
+    sin(alpha) = eta sqrt(d) sigma / ||g||, eta^2 = 2 (n - f + (f (n-f-2) + f^2 (n-f-1)) / (n-2f-2)).
+
+    References
+    ----------
+    Blanchard, El Mhamdi, Guerraoui, Stainer: Machine Learning with Adversaries (NIPS 2017), Proposition 4.3.
+
+    Examples
+    --------
+    >>> import fastgd, numpy as np
+    >>> x = np.array([[1.0], [1.1], [0.9], [1.2], [np.nan]])
+    >>> vector, info = fastgd.robust.krum(x, 1, return_info=True)
+    >>> vector, info.selected
+    (array([1.]), array([0]))
+    """
+    rows = parse(x)
+    k = _check_krum(rows.n, f, neighbors)
+    parts = None if out is None else rows.check_out(out)
+    scores, bad = _scores(rows, f, k, backend, num_threads)
+    best = int(scores.argmin())
+    if bad[best]:  # every score overflowed: any finite vector is as good as another
+        best = int(bad.argmin())
+    vector = rows.copy_row(best, out, parts)
+    return (vector, KrumInfo(np.array([best]), scores, bad)) if return_info else vector
+
+
+@runs("robust.pairwise_sqdist", "robust.krum_scores", "robust.combine")
+def multikrum(x: Any, f: int, *, m: int | None = None, neighbors: int | None = None, return_info: bool = False,
+              out: Any = None, backend: str | None = None, num_threads: int | None = None) -> Any:
+    """Multi-Krum: the mean of the m vectors with the lowest Krum scores.
+
+    Parameters
+    ----------
+    x : (n, d) array, or sequence of n arrays, or sequence of n sequences of layer arrays
+        The vectors; float32, float64, float16 or bfloat16.
+    f : int
+        Byzantine vectors to tolerate, f >= 0 and n >= 2 f + 3 (n > 2 f when `neighbors` is given).
+    m : int, optional
+        Vectors to average, 1 to n. Default n - f - 2, the largest for which the paper's guarantee holds.
+    neighbors : int, optional
+        k, from 1 to n - 1. Default n - f - 2 as in the paper.
+    return_info : bool, optional
+        Also return a `KrumInfo`.
+    out : array or list of layer arrays, shaped like one vector, optional
+        Where to put the result.
+    backend : {"auto", "cpu", "cuda", "reference"}, optional
+        Where to run; see `fastgd.use`.
+    num_threads : int, optional
+        Threads to use at most; see `fastgd.use`.
+
+    Returns
+    -------
+    vector, or (vector, KrumInfo)
+        Ties go to the lowest index; the chosen vectors are added in index order, in float64.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `krum`; also when fewer than m vectors are finite.
+
+    Notes
+    -----
+    Cost: that of `pairwise_sqdist`, plus one read of m vectors. Deterministic.
+
+    References
+    ----------
+    Blanchard et al. (NIPS 2017), section 5.
+
+    Examples
+    --------
+    >>> import fastgd, numpy as np
+    >>> x = np.array([[1.0], [2.0], [3.0], [2.5], [1e20]])
+    >>> fastgd.robust.multikrum(x, 1, m=2)
+    array([2.25])
+    """
+    rows = parse(x)
+    n = rows.n
+    k = _check_krum(n, f, neighbors)
+    m = max(1, n - f - 2) if m is None else count(m, "m", 1, n)
+    parts = None if out is None else rows.check_out(out)
+    scores, bad = _scores(rows, f, k, backend, num_threads)
+    if n - int(bad.sum()) < m:
+        raise ValueError(f"m={m} vectors are to be averaged, but only {n - int(bad.sum())} of {rows.name} are finite "
+                         f"(rows {index_list(bad)} have a NaN or an Inf): lower m")
+    order = np.lexsort((scores, bad))  # stable: finite vectors first, then by score, then by index
+    selected = np.sort(order[:m])
+    weights = np.zeros((1, n))
+    weights[0, selected] = 1.0
+    vector = weighted_sum(rows, weights, float(m), out, parts, backend, num_threads)
+    return (vector, KrumInfo(selected, scores, bad)) if return_info else vector
+
+
+def _check_krum(n: int, f: int, neighbors: int | None) -> int:
+    """The number of neighbours k, after checking that n, f and k fit together."""
+    f = count(f, "f", 0)
+    if neighbors is None:
+        if n < 2 * f + 3:
+            raise ValueError(f"Krum needs n >= 2 f + 3 vectors, got n={n} and f={f}: add vectors, lower f, or pass "
+                             "neighbors= (then n > 2 f is enough)")
+        return n - f - 2
+    if n <= 2 * f:
+        raise ValueError(f"Krum with neighbors= needs n > 2 f vectors, got n={n} and f={f}: add vectors or lower f")
+    return count(neighbors, "neighbors", 1, n - 1)
+
+
+def _scores(rows: Rows, f: int, k: int, backend: str | None, num_threads: int | None) -> tuple[np.ndarray, np.ndarray]:
+    """Krum scores and bad rows, both on the host; ValueError when more than f rows are bad."""
+    operand = rows.operand
+    sqdist, bad = find("robust.pairwise_sqdist", operand, backend)(rows, _threads.budget(num_threads))
+    scores = find("robust.krum_scores", Operand(operand.device, "float64"), backend)(sqdist, k)
+    if np.count_nonzero(bad) > f:
+        raise ValueError(f"rows {index_list(bad)} of {rows.name} have a NaN or an Inf: {np.count_nonzero(bad)} bad "
+                         f"vectors, but only f={f} were declared: raise f or remove them")
+    return scores, bad

@@ -1,0 +1,65 @@
+"""Sorting networks for a few order statistics: Batcher's odd-even merge sort, pruned to the ranks that are wanted.
+
+A network is a list of comparators (i, j), i < j: put the smaller of the two values in place i, the larger in place j. It
+is the same for every input, so one comparator acts on a whole vector register of coordinates at once and never branches.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+
+
+@lru_cache(maxsize=64)
+def network(n: int, first: int, last: int) -> np.ndarray:
+    """Comparators that put ranks `first` .. `last` (ascending, counted from 0) of n values in their sorted places.
+
+    Parameters
+    ----------
+    n : int
+        Values to sort, n >= 1.
+    first, last : int
+        The ranks wanted, 0 <= first <= last < n.
+
+    Returns
+    -------
+    (c, 2) int32 array
+        In order of execution; read-only and shared between calls. Places outside first .. last hold leftovers.
+
+    Notes
+    -----
+    Walking the full network backwards, a comparator is kept when one of its places is still needed, and then both are.
+    n = 16 takes 63 comparators in full and 53 for the median, n = 64 543 and 445.
+
+    References
+    ----------
+    Batcher: Sorting Networks and Their Applications (AFIPS 1968); Knuth, The Art of Computer Programming 3, 5.2.2 M.
+    """
+    comparators = _merge_exchange(n)
+    needed = np.zeros(n, bool)
+    needed[first : last + 1] = True
+    kept = []
+    for i, j in reversed(comparators):
+        if needed[i] or needed[j]:
+            needed[i] = needed[j] = True
+            kept.append((i, j))
+    pairs = np.array(kept[::-1], np.int32).reshape(-1, 2)
+    pairs.flags.writeable = False
+    return pairs
+
+
+def _merge_exchange(n: int) -> list[tuple[int, int]]:
+    """Batcher's merge exchange for any n (Knuth's Algorithm 5.2.2 M)."""
+    comparators = []
+    top = 1 << max(n - 1, 0).bit_length() >> 1  # the largest power of two below n
+    p = top
+    while p > 0:
+        q, r, distance = top, 0, p
+        while True:
+            comparators += [(i, i + distance) for i in range(n - distance) if i & p == r]
+            if q == p:
+                break
+            distance, q, r = q - p, q >> 1, p
+        p >>= 1
+    return comparators

@@ -1,0 +1,73 @@
+"""The oracle of the room: plain NumPy in float64, one obvious line per formula, slow. Shares no code with the kernels.
+
+Every function has the signature of its kernels in `cpu.py` and `cuda.py`: `rows` are the parsed vectors, `stacks` the
+memory for the result (one (m, *shape) array per layer), and the number of threads, which the reference ignores.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .._arrays import narrow
+from .._rows import Rows
+
+
+def pairwise_sqdist(rows: Rows, threads: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    """D_ij = sum_c (x_ic - x_jc)^2, +inf beside a row with a NaN or an Inf; and which rows have one."""
+    x = rows.matrix()
+    bad = ~np.isfinite(x).all(axis=1)
+    with np.errstate(over="ignore", invalid="ignore"):
+        sqdist = np.stack([((x - row) ** 2).sum(axis=1) for row in x])
+    sqdist[bad, :] = np.inf
+    sqdist[:, bad] = np.inf
+    np.fill_diagonal(sqdist, 0.0)
+    return sqdist, bad
+
+
+def krum_scores(sqdist: np.ndarray, k: int) -> np.ndarray:
+    """For each row the sum of its k smallest entries off the diagonal."""
+    n = len(sqdist)
+    others = sqdist[~np.eye(n, dtype=bool)].reshape(n, n - 1)
+    return np.sort(others, axis=1)[:, :k].sum(axis=1)
+
+
+def combine(rows: Rows, weights: np.ndarray, divisor: float, stacks: list[np.ndarray], threads: int = 1) -> int:
+    """y_a = sum_i W_ai x_i / divisor over the nonzero weights; the first coordinate that is not finite, or -1."""
+    x = rows.matrix()
+    y = np.zeros((len(weights), rows.d))
+    with np.errstate(over="ignore", invalid="ignore"):
+        for a, w in enumerate(weights):
+            for i in np.flatnonzero(w):
+                y[a] += w[i] * x[i]
+        y /= divisor
+    _fill(rows, stacks, y)
+    return _first(~np.isfinite(y).all(axis=0))
+
+
+def trimmed_mean(rows: Rows, f: int, stacks: list[np.ndarray], threads: int = 1) -> int:
+    """Mean of the values of rank f .. n - f - 1, non-finite ones ranking last; the first coordinate with too many, or -1."""
+    x = rows.matrix()
+    finite = np.isfinite(x)
+    kept = np.sort(np.where(finite, x, np.inf), axis=0)[f : rows.n - f]
+    with np.errstate(invalid="ignore", over="ignore"):
+        _fill(rows, stacks, kept.mean(axis=0)[None])
+    return _first((~finite).sum(axis=0) > f)
+
+
+def median(rows: Rows, f: int, stacks: list[np.ndarray], threads: int = 1) -> int:
+    """The trimmed mean of the one or two middle ranks: f is (n - 1) // 2."""
+    return trimmed_mean(rows, f, stacks, threads)
+
+
+def _fill(rows: Rows, stacks: list[Any], y: np.ndarray) -> None:
+    """Split the (m, d) values into the layers' stacks, rounded to their dtypes."""
+    ends = np.cumsum([layer.size for layer in rows.layers])
+    for layer, stack, part in zip(rows.layers, stacks, np.split(y, ends[:-1], axis=1), strict=True):
+        stack[...] = narrow(part, layer.dtype).reshape(stack.shape)
+
+
+def _first(mask: np.ndarray) -> int:
+    """Index of the first true element, -1 if there is none."""
+    return int(mask.argmax()) if mask.any() else -1
