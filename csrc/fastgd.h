@@ -41,6 +41,7 @@ typedef struct {
 
 /* ---- robust (csrc/robust_body.h) */
 int64_t fgd_robust_pairwise_chunks(int64_t n, int64_t d);
+int64_t fgd_robust_pairwise_partial(int64_t n); /* doubles of partial sums a chunk */
 int fgd_robust_pairwise(const fgd_rows *x, double *partial, char *bad, fgd_job *job);
 void fgd_robust_pairwise_sum(int64_t n, int64_t chunks, const double *partial, const char *bad, double *sqdist);
 int64_t fgd_robust_column_chunks(int64_t d);

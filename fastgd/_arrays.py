@@ -167,7 +167,7 @@ def narrow(values: np.ndarray, dtype: str) -> np.ndarray:
     if dtype != "bfloat16":
         with np.errstate(over="ignore"):
             return values.astype(STORAGE[dtype])
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         bits = values.astype(np.float32).view(np.uint32).astype(np.uint64)
     rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
     return np.where(np.isnan(values), 0x7FC0, rounded).astype(np.uint16)

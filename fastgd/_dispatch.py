@@ -224,7 +224,10 @@ def check_num_threads(value: Any) -> int:
 
 
 def runs(*operations: str) -> Callable[[Any], Any]:
-    """Mark a public function with the table operations it runs, for `explain`."""
+    """Mark a public function with the table operations it runs, for `explain`.
+
+    "operation:dtype" says that the operation works on values of that dtype, whatever the argument's dtype is.
+    """
 
     def mark(function: Any) -> Any:
         function.__fastgd_operations__ = operations
@@ -270,10 +273,12 @@ def explain(function: Callable[..., Any], *args: Any, **kwargs: Any) -> str:
     operand = first_operand((*args, *(value for key, value in kwargs.items() if key != "backend")))
     requested = kwargs.get("backend") or _settings.get().backend or _environment_backend()
     lines = []
-    for operation in operations:
-        lines.append(f"{operation} on a {operand.dtype} array on {operand.device} (requested: {requested})")
+    for entry in operations:
+        operation, _, dtype = entry.partition(":")
+        inner = operand._replace(dtype=dtype) if dtype else operand
+        lines.append(f"{operation} on a {inner.dtype} array on {inner.device} (requested: {requested})")
         chosen = False
-        for name, why in _reasons(operation, operand, requested).items():
+        for name, why in _reasons(operation, inner, requested).items():
             word = "chosen" if not why and not chosen else f"not chosen: {'; '.join(why) or 'comes later'}"
             chosen = chosen or not why
             lines.append(f"  {name:<10} {word}")

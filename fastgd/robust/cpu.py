@@ -26,7 +26,7 @@ def pairwise_sqdist(rows: Rows, threads: int) -> tuple[np.ndarray, np.ndarray]:
     x = _Table(rows.layers, [layer.data for layer in rows.layers])
     n = rows.n
     chunks = lib.fgd_robust_pairwise_chunks(n, rows.d)
-    sqdist, bad, partial = np.empty((n, n)), np.zeros(n, np.bool_), np.empty(chunks * (n * (n - 1) // 2))
+    sqdist, bad, partial = np.empty((n, n)), np.zeros(n, np.bool_), np.empty(chunks * lib.fgd_robust_pairwise_partial(n))
     sqdist_pointer, bad_pointer = _from_buffer(_DOUBLES, sqdist), _from_buffer(_BYTES, bad)
     partial_pointer = _from_buffer(_DOUBLES, partial)
     _split(lambda job: lib.fgd_robust_pairwise(x.struct, partial_pointer, bad_pointer, job), rows.nbytes, chunks, threads)

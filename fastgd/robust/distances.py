@@ -133,7 +133,7 @@ def krum_scores(sqdist: Any, f: int, *, neighbors: int | None = None, out: Any =
     return deliver(wrap(find("robust.krum_scores", operand, backend)(data, k)), out)
 
 
-@runs("robust.pairwise_sqdist", "robust.krum_scores")
+@runs("robust.pairwise_sqdist", "robust.krum_scores:float64")
 def krum(x: Any, f: int, *, neighbors: int | None = None, return_info: bool = False, out: Any = None,
          backend: str | None = None, num_threads: int | None = None) -> Any:
     """Krum: the one vector whose k = n - f - 2 nearest other vectors are closest in sum of squared distances.
@@ -194,7 +194,7 @@ def krum(x: Any, f: int, *, neighbors: int | None = None, return_info: bool = Fa
     return (vector, KrumInfo(np.array([best]), scores, bad)) if return_info else vector
 
 
-@runs("robust.pairwise_sqdist", "robust.krum_scores", "robust.combine")
+@runs("robust.pairwise_sqdist", "robust.krum_scores:float64", "robust.combine")
 def multikrum(x: Any, f: int, *, m: int | None = None, neighbors: int | None = None, return_info: bool = False,
               out: Any = None, backend: str | None = None, num_threads: int | None = None) -> Any:
     """Multi-Krum: the mean of the m vectors with the lowest Krum scores.

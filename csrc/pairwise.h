@@ -1,0 +1,179 @@
+/* Squared distances of packed blocks, for one precision. Part of a body file (isa.h); included once per precision with
+ *   REAL         float or double
+ *   LANES        coordinates summed side by side: 16 or 8
+ *   VEC, WIDTH   the machine's vector of REAL and its length
+ *   SQUARE(t,s)  t * t + s
+ *   TN(name)     the function's name
+ *
+ * Formula: D_ij = sum_c (x_ic - x_jc)^2, direct differences: no cancellation, and no row can spoil another pair.
+ * Cost:    n^2 / 2 subtractions and multiply-adds a coordinate; x is read once, block by block of BLOCK columns, which
+ *          are packed into panels of 4 rows so that a tile of 4 x 4 pairs reads two streams.
+ * Order:   within a block, coordinate c is added to lane c mod LANES; the lanes are folded in double as a fixed tree;
+ *          blocks are added in order. Nothing depends on tile shape or register width.
+ */
+
+#define TILE_J 4
+#define TILE_I (WIDTH == LANES ? 4 : 2)
+
+/* Block sums of the 16 pairs of two panels; `steps` groups of LANES columns. While it computes it prefetches the cache
+ * lines next0, next0 + 64, .. and next1, ..: the coming block of two rows. */
+FGD_INLINE void TN(tile_body)(const REAL *a, const REAL *b, int64_t steps, double *sums, const int diagonal,
+                              const char *next0, const char *next1)
+{
+    REAL lanes[16][LANES] __attribute__((aligned(64)));
+    for (int i = 0; i < 4; i += TILE_I)
+        for (int j = 0; j < 4; j += TILE_J)
+            for (int h = 0; h < LANES; h += WIDTH) {
+                const REAL *p = a + i * LANES + h, *q = b + j * LANES + h;
+                VEC acc[TILE_I][TILE_J];
+#pragma GCC unroll 4
+                for (int u = 0; u < TILE_I; u++)
+#pragma GCC unroll 4
+                    for (int v = 0; v < TILE_J; v++)
+                        acc[u][v] = (VEC){0};
+                for (int64_t k = 0; k < steps; k++, p += 4 * LANES, q += 4 * LANES) {
+                    VEC y[TILE_J];
+                    if (i + j + h == 0) {
+                        __builtin_prefetch(next0 + 64 * k);
+                        __builtin_prefetch(next1 + 64 * k);
+                    }
+#pragma GCC unroll 4
+                    for (int v = 0; v < TILE_J; v++)
+                        y[v] = *(const VEC *)(q + v * LANES);
+#pragma GCC unroll 4
+                    for (int u = 0; u < TILE_I; u++) {
+                        VEC x = *(const VEC *)(p + u * LANES);
+#pragma GCC unroll 4
+                        for (int v = 0; v < TILE_J; v++)
+                            if (!diagonal || j + v > i + u) {
+                                VEC t = x - y[v];
+                                acc[u][v] = SQUARE(t, acc[u][v]);
+                            }
+                    }
+                }
+#pragma GCC unroll 4
+                for (int u = 0; u < TILE_I; u++)
+#pragma GCC unroll 4
+                    for (int v = 0; v < TILE_J; v++)
+                        *(VEC *)&lanes[4 * (i + u) + j + v][h] = acc[u][v];
+            }
+    for (int pair = 0; pair < 16; pair++)
+        sums[pair] = TN(fold)(lanes[pair]);
+}
+
+FGD_NOINLINE void TN(tile)(const REAL *a, const REAL *b, int64_t steps, double *sums, const char *next0, const char *next1)
+{
+    TN(tile_body)(a, b, steps, sums, 0, next0, next1);
+}
+
+FGD_NOINLINE void TN(tile_diagonal)(const REAL *a, int64_t steps, double *sums, const char *next0, const char *next1)
+{
+    TN(tile_body)(a, a, steps, sums, 1, next0, next1);
+}
+
+/* One pair's block again, in double, when the fast sum `fast` is not trustworthy; marks rows that are not finite. */
+FGD_NOINLINE double TN(careful)(const REAL *a, const REAL *b, int64_t steps, double fast, char *bad_a, char *bad_b)
+{
+    double q[LANES] = {0}, sum = 0.0;
+    int64_t k = 0;
+    if (fast == 0.0) /* equal rows, or differences too small to square */
+        while (k < steps && memcmp(a + 4 * LANES * k, b + 4 * LANES * k, LANES * sizeof(REAL)) == 0)
+            k++;
+    for (; k < steps; k++)
+        for (int l = 0; l < LANES; l++) {
+            double x = a[4 * LANES * k + l], y = b[4 * LANES * k + l], t = x - y;
+            if (!(fabs(x) < INFINITY))
+                __atomic_store_n(bad_a, 1, __ATOMIC_RELAXED);
+            if (!(fabs(y) < INFINITY))
+                __atomic_store_n(bad_b, 1, __ATOMIC_RELAXED);
+            q[l] += t * t;
+        }
+    for (int l = 0; l < LANES; l++)
+        sum += q[l];
+    return sum;
+}
+
+/* Columns [lo, lo + width) of row i into its place in a panel, LANES at a time; zeros fill the last group. */
+FGD_INLINE void TN(pack_row)(const fgd_rows *x, int64_t i, int64_t lo, int64_t width, REAL *panel)
+{
+    const fgd_layer *layer = x->layer;
+    while (lo >= layer->size)
+        lo -= (layer++)->size;
+    int64_t done = 0;
+    if (lo + width <= layer->size) { /* the whole block in one layer: straight through */
+        int64_t item = fgd_itemsize(layer->dtype);
+        const char *p = fgd_row(layer, i) + lo * item;
+        int32_t dtype = layer->dtype;
+        for (; done + LANES <= width; done += LANES, panel += 4 * LANES) {
+            LANES_OF v = LOAD(p + done * item, dtype);
+            memcpy(panel, &v, sizeof v);
+        }
+        if (done < width) {
+            LANES_OF v = LOAD_TAIL(p + done * item, dtype, width - done);
+            memcpy(panel, &v, sizeof v);
+        }
+        return;
+    }
+    while (done < width) { /* layers end within the block: coordinate c belongs to lane c mod LANES all the same */
+        int64_t item = fgd_itemsize(layer->dtype), count = FGD_MIN(layer->size - lo, width - done);
+        const char *p = fgd_row(layer, i) + lo * item;
+        for (int64_t c = 0; c < count; c += LANES) {
+            int64_t part = FGD_MIN(count - c, LANES);
+            LANES_OF v = part == LANES ? LOAD(p + c * item, layer->dtype) : LOAD_TAIL(p + c * item, layer->dtype, part);
+            for (int64_t l = 0; l < part; l++, done++)
+                panel[done / LANES * 4 * LANES + done % LANES] = v[l];
+        }
+        lo = 0;
+        layer++;
+    }
+    for (; done % LANES; done++)
+        panel[done / LANES * 4 * LANES + done % LANES] = 0;
+}
+
+/* Add the columns [begin, end) to `partial`: 16 doubles a tile, tiles of the upper triangle row by row. */
+static void TN(chunk)(const fgd_rows *x, int64_t begin, int64_t end, int64_t block, REAL *packed, double *partial, char *bad)
+{
+    int64_t n = x->n, panels = (n + 3) / 4, tiles = panels * (panels + 1) / 2;
+    for (int64_t lo = begin; lo < end; lo += block) {
+        int64_t width = FGD_MIN(block, end - lo), steps = (width + LANES - 1) / LANES, size = steps * 4 * LANES;
+        for (int64_t i = 0; i < 4 * panels; i++) {
+            REAL *place = packed + i / 4 * size + i % 4 * LANES;
+            if (i < n)
+                TN(pack_row)(x, i, lo, width, place);
+            else
+                for (int64_t k = 0; k < steps; k++)
+                    memset(place + k * 4 * LANES, 0, LANES * sizeof(REAL));
+        }
+        /* The tiles share the prefetching of the next block evenly: a row each `gap` tiles, two when tiles are few. */
+        int64_t gap = FGD_MAX(tiles / n, 1), wait = 0, next_row = lo + width < end && x->n_layers == 1 ? 0 : n;
+        double *sum = partial, tile[16];
+        for (int64_t i = 0; i < panels; i++)
+            for (int64_t j = i; j < panels; j++, sum += 16) {
+                const REAL *a = packed + i * size, *b = packed + j * size;
+                const char *next0 = (const char *)a, *next1 = (const char *)a;
+                if (next_row < n && wait-- == 0) {
+                    int64_t offset = (lo + width) * fgd_itemsize(x->layer->dtype);
+                    wait = gap - 1;
+                    next0 = fgd_row(x->layer, next_row++) + offset;
+                    if (tiles < n && next_row < n)
+                        next1 = fgd_row(x->layer, next_row++) + offset;
+                }
+                if (i == j)
+                    TN(tile_diagonal)(a, steps, tile, next0, next1);
+                else
+                    TN(tile)(a, b, steps, tile, next0, next1);
+                for (int pair = 0; pair < 16; pair++) {
+                    int64_t u = 4 * i + pair / 4, v = 4 * j + pair % 4;
+                    if (__builtin_expect(!(tile[pair] >= SMALL && tile[pair] <= 0x1p1000), 0)) {
+                        if (u >= v || v >= n || bad[u] || bad[v])
+                            continue;
+                        tile[pair] = TN(careful)(a + pair / 4 * LANES, b + pair % 4 * LANES, steps, tile[pair], bad + u, bad + v);
+                    }
+                    sum[pair] += tile[pair];
+                }
+            }
+    }
+}
+
+#undef TILE_I
+#undef TILE_J

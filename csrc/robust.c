@@ -1,0 +1,122 @@
+/* The room `robust`: how work is split, and the entry points. The kernels are in robust_body.h. */
+#include "fastgd.h"
+#include "simd.h"
+
+/* ---- splitting: by n and d alone, never by the number of threads */
+
+typedef struct {
+    int64_t block;   /* columns packed at a time */
+    int64_t columns; /* columns of a chunk, a multiple of block */
+    int64_t chunks;
+} fgd_split;
+
+/* The packed block fills at most half of a 1 MiB second-level cache. Partial sums of all chunks stay O(n^2): 32 chunks
+ * while they are small, down to 4. */
+static fgd_split fgd_pairwise_split(int64_t n, int64_t d)
+{
+    fgd_split split;
+    split.block = 2048;
+    while (split.block > 256 && n * split.block > 131072)
+        split.block /= 2;
+    int64_t blocks = FGD_MAX((d + split.block - 1) / split.block, 1);
+    int64_t most = FGD_MAX(FGD_MIN((1 << 20) / (n * n), 32), 4);
+    split.columns = (blocks + most - 1) / most * split.block;
+    split.chunks = FGD_MAX((d + split.columns - 1) / split.columns, 1);
+    if (d < split.block)
+        split.block = split.columns = (FGD_MAX(d, 1) + 15) / 16 * 16;
+    return split;
+}
+
+static int64_t fgd_partial_size(int64_t n)
+{
+    int64_t panels = (n + 3) / 4;
+    return panels * (panels + 1) / 2 * 16;
+}
+
+/* Coordinate-wise kernels: chunks of columns, cut at the ends of layers. */
+enum { FGD_COLUMNS = 8192 };
+
+typedef struct {
+    int64_t layer, lo, hi; /* columns [lo, hi) of that layer */
+    int64_t offset;        /* the layer's first coordinate in the vector */
+    int64_t end;           /* end of the chunk, as a coordinate of the vector */
+} fgd_segment; /* zero-initialise */
+
+/* Step to the next segment of the chunk, or of the next chunk that can be had; 0 when all are taken. */
+static int fgd_next_segment(const fgd_rows *x, fgd_segment *s, int64_t *next)
+{
+    int64_t at = s->offset + s->hi; /* coordinates before it are done */
+    if (at >= s->end) {
+        at = fgd_take(next) * FGD_COLUMNS;
+        if (at >= x->d)
+            return 0;
+        s->end = FGD_MIN(at + FGD_COLUMNS, x->d);
+    }
+    while (at >= s->offset + x->layer[s->layer].size)
+        s->offset += x->layer[s->layer++].size;
+    s->lo = at - s->offset;
+    s->hi = FGD_MIN(x->layer[s->layer].size, s->end - s->offset);
+    return 1;
+}
+
+static int fgd_any_double(const fgd_rows *x)
+{
+    for (int64_t k = 0; k < x->n_layers; k++)
+        if (x->layer[k].dtype == 1)
+            return 1;
+    return 0;
+}
+
+#define FGD_BODY "robust_body.h"
+#include "isa.h"
+
+/* ---- entry points */
+
+int64_t fgd_robust_pairwise_chunks(int64_t n, int64_t d)
+{
+    return fgd_pairwise_split(n, d).chunks;
+}
+
+int64_t fgd_robust_pairwise_partial(int64_t n)
+{
+    return fgd_partial_size(n);
+}
+
+int fgd_robust_pairwise(const fgd_rows *x, double *partial, char *bad, fgd_job *job)
+{
+    return FGD_CALL(pairwise)(x, fgd_pairwise_split(x->n, x->d), fgd_partial_size(x->n), partial, bad, job);
+}
+
+void fgd_robust_pairwise_sum(int64_t n, int64_t chunks, const double *partial, const char *bad, double *sqdist)
+{
+    int64_t size = fgd_partial_size(n), panels = (n + 3) / 4, tile = 0;
+    for (int64_t i = 0; i < panels; i++)
+        for (int64_t j = i; j < panels; j++, tile++)
+            for (int64_t pair = 0; pair < 16; pair++) {
+                int64_t u = 4 * i + pair / 4, v = 4 * j + pair % 4;
+                if (u >= v || v >= n)
+                    continue;
+                double sum = 0.0;
+                for (int64_t chunk = 0; chunk < chunks; chunk++)
+                    sum += partial[chunk * size + 16 * tile + pair];
+                sqdist[u * n + v] = sqdist[v * n + u] = bad[u] || bad[v] ? INFINITY : sum;
+            }
+    for (int64_t i = 0; i < n; i++)
+        sqdist[i * n + i] = 0.0;
+}
+
+int64_t fgd_robust_column_chunks(int64_t d)
+{
+    return (d + FGD_COLUMNS - 1) / FGD_COLUMNS;
+}
+
+int fgd_robust_combine(const fgd_rows *x, const double *weights, double divisor, const fgd_rows *out, fgd_job *job)
+{
+    return FGD_CALL(combine)(x, weights, divisor, out, job);
+}
+
+int fgd_robust_rank_mean(const fgd_rows *x, const int32_t *network, int64_t length, int64_t first, int64_t last,
+                         double divisor, int64_t tolerated, const fgd_rows *out, fgd_job *job)
+{
+    return FGD_CALL(rank_mean)(x, network, length, first, last, divisor, tolerated, out, job);
+}

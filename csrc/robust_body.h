@@ -1,0 +1,224 @@
+/* The kernels of the room `robust`, for one instruction set (isa.h).
+ *
+ * Three kernels carry the room: squared distances (pairwise.h), linear combinations (combine.h), and means over a range of
+ * ranks by sorting networks (rank.h), each for float (16 lanes, sums in double) and double (8 lanes, compensated sums).
+ * The halves are floats as soon as they are loaded. Column chunks are handed out by tickets.
+ */
+#include "rows.h"
+
+/* ============================================================================================================== float */
+
+#define TN(name) FN(name##_f)
+#define REAL float
+#define LANES 16
+#define LANES_OF v16f
+#define KEY v16i
+#define SIGN_SHIFT 31
+#define MAGNITUDE 0x7fffffff
+#define INFINITE 0x7f800000
+#define LOAD FN(load_f)
+#define LOAD_TAIL FN(load_tail_f)
+#define ACC FN(acc_f)
+#define VECTORS 4
+#define SMALL 0x1p-100 /* below it, squares may have lost digits to float's subnormals */
+
+/* A sum of LANES columns. */
+typedef struct {
+    v8d half[2];
+} ACC;
+
+FGD_INLINE void FN(add_f)(ACC *acc, v16f x, double weight)
+{
+    v8f half[2];
+    memcpy(half, &x, sizeof x);
+    acc->half[0] += weight * __builtin_convertvector(half[0], v8d);
+    acc->half[1] += weight * __builtin_convertvector(half[1], v8d);
+}
+
+/* Write `count` columns of acc / divisor, rounded once; the first that is not finite, or -1. */
+FGD_INLINE int64_t FN(store_f)(const ACC *acc, double divisor, const fgd_layer *out, int64_t column, int64_t count)
+{
+    double y[16] __attribute__((aligned(64)));
+    *(v8d *)y = acc->half[0] / divisor;
+    *(v8d *)(y + 8) = acc->half[1] / divisor;
+    int64_t item = fgd_itemsize(out->dtype), broken = -1;
+    char *p = (char *)out->base + column * item;
+    if (out->dtype == FGD_F32 && count == 16) {
+        v8f half[2] = {__builtin_convertvector(*(v8d *)y, v8f), __builtin_convertvector(*(v8d *)(y + 8), v8f)};
+        memcpy(p, half, sizeof half);
+    } else
+        for (int64_t l = 0; l < count; l++)
+            fgd_store(p + l * item, out->dtype, y[l]);
+    v8i bad = ~(*(v8d *)y - *(v8d *)y == 0.0) | ~(*(v8d *)(y + 8) - *(v8d *)(y + 8) == 0.0);
+    int64_t any = 0;
+    for (int l = 0; l < 8; l++)
+        any |= bad[l];
+    for (int64_t l = 0; any && l < count && broken < 0; l++)
+        if (!(fabs(y[l]) < INFINITY))
+            broken = l;
+    return broken;
+}
+
+#if FGD_LEVEL == 2
+#define VEC v16f
+#define WIDTH 16
+#define SQUARE(t, s) _mm512_fmadd_ps(t, t, s)
+#elif FGD_LEVEL == 1
+#define VEC v8f
+#define WIDTH 8
+#define SQUARE(t, s) _mm256_fmadd_ps(t, t, s)
+#else
+#define VEC v4f
+#define WIDTH 4
+#define SQUARE(t, s) FN(square_add)(t, s)
+
+/* fma(t, t, s) without an FMA unit, to the bit, for s >= 0: t * t is exact in double; the sum is rounded to odd there, so
+ * that rounding it to float is the only rounding that shows (Boldo, Melquiond 2008). */
+FGD_INLINE v4f FN(square_add)(v4f t, v4f s)
+{
+    typedef int64_t v4i __attribute__((vector_size(32)));
+    v4d wide = __builtin_convertvector(t, v4d), c = __builtin_convertvector(s, v4d);
+    v4d p = wide * wide, sum = p + c, back = sum - p;
+    v4d error = (p - (sum - back)) + (c - back);
+    v4i even = ~(v4i)sum & 1;
+    v4i bits = (v4i)sum + ((v4i)(error > 0.0) & even) - ((v4i)(error < 0.0) & even);
+    return __builtin_convertvector((v4d)bits, v4f);
+}
+#endif
+
+FGD_INLINE double FN(fold_f)(const float *lane)
+{
+    v8d sum = __builtin_convertvector(*(const v8f *)lane, v8d) + __builtin_convertvector(*(const v8f *)(lane + 8), v8d);
+    return ((sum[0] + sum[4]) + (sum[2] + sum[6])) + ((sum[1] + sum[5]) + (sum[3] + sum[7]));
+}
+
+#include "pairwise.h"
+#include "rank.h"
+#include "combine.h"
+#include "undefine.h"
+
+/* ============================================================================================================= double */
+
+#define TN(name) FN(name##_d)
+#define REAL double
+#define LANES 8
+#define LANES_OF v8d
+#define KEY v8i
+#define SIGN_SHIFT 63
+#define MAGNITUDE 0x7fffffffffffffff
+#define INFINITE 0x7ff0000000000000
+#define LOAD FN(load_d)
+#define LOAD_TAIL FN(load_tail_d)
+#define ACC FN(acc_d)
+#define VECTORS 4
+#define SMALL 0x1p-1000
+
+/* A compensated sum of LANES columns: `error` collects what rounding took from `sum`. */
+typedef struct {
+    v8d sum, error;
+} ACC;
+
+FGD_INLINE void FN(add_d)(ACC *acc, v8d x, double weight)
+{
+    v8d term = weight * x, sum = acc->sum + term, back = sum - acc->sum;
+    acc->error += (acc->sum - (sum - back)) + (term - back);
+    acc->sum = sum;
+}
+
+FGD_INLINE int64_t FN(store_d)(const ACC *acc, double divisor, const fgd_layer *out, int64_t column, int64_t count)
+{
+    int64_t broken = -1;
+    for (int64_t l = 0; l < count; l++) {
+        double sum = acc->sum[l] + acc->error[l];
+        sum = sum == sum ? sum : acc->sum[l]; /* beside an infinite sum the error is NaN */
+        double y = sum / divisor;
+        fgd_store((char *)out->base + (column + l) * 8, FGD_F64, y);
+        if (broken < 0 && !(fabs(y) < INFINITY))
+            broken = l;
+    }
+    return broken;
+}
+
+/* No FMA for double: the baseline lacks it, and memory is the limit. */
+#define SQUARE(t, s) (t * t + s)
+#if FGD_LEVEL == 2
+#define VEC v8d
+#define WIDTH 8
+#elif FGD_LEVEL == 1
+#define VEC v4d
+#define WIDTH 4
+#else
+#define VEC v2d
+#define WIDTH 2
+#endif
+
+FGD_INLINE double FN(fold_d)(const double *lane)
+{
+    return ((lane[0] + lane[4]) + (lane[2] + lane[6])) + ((lane[1] + lane[5]) + (lane[3] + lane[7]));
+}
+
+#include "pairwise.h"
+#include "rank.h"
+#include "combine.h"
+#include "undefine.h"
+
+/* ============================================================================================================ drivers */
+
+static int FN(pairwise)(const fgd_rows *x, fgd_split split, int64_t size, double *partial, char *bad, fgd_job *job)
+{
+    int wide = fgd_any_double(x);
+    void *packed = fgd_scratch((x->n + 3) / 4 * 4 * split.block * (wide ? 8 : 4));
+    if (!packed)
+        return -1;
+    for (int64_t chunk; (chunk = fgd_take(&job->next)) < split.chunks;) {
+        int64_t begin = chunk * split.columns, end = FGD_MIN(begin + split.columns, x->d);
+        double *sums = partial + chunk * size;
+        memset(sums, 0, (size_t)size * sizeof *sums);
+        if (wide)
+            FN(chunk_d)(x, begin, end, split.block, packed, sums, bad);
+        else
+            FN(chunk_f)(x, begin, end, split.block, packed, sums, bad);
+    }
+    free(packed);
+    return 0;
+}
+
+/* Columns of scratch sums, in vectors, that keep the sums of m outputs within the first-level cache. */
+static int64_t FN(strip)(int64_t m)
+{
+    return FGD_MAX(64 / m, 1);
+}
+
+static int FN(combine)(const fgd_rows *x, const double *weights, double divisor, const fgd_rows *out, fgd_job *job)
+{
+    int64_t m = out->n, strip = FN(strip)(m);
+    void *sums = fgd_scratch(m * strip * 128);
+    if (!sums)
+        return -1;
+    for (fgd_segment s = {0}; fgd_next_segment(x, &s, &job->next);) {
+        const fgd_layer *layer = x->layer + s.layer, *y = out->layer + s.layer;
+        if (layer->dtype == FGD_F64)
+            FN(segment_combine_d)(layer, x->n, m, s.lo, s.hi, s.offset, weights, divisor, sums, strip, y, job);
+        else
+            FN(segment_combine_f)(layer, x->n, m, s.lo, s.hi, s.offset, weights, divisor, sums, strip, y, job);
+    }
+    free(sums);
+    return 0;
+}
+
+static int FN(rank_mean)(const fgd_rows *x, const int32_t *network, int64_t length, int64_t first, int64_t last,
+                         double divisor, int64_t tolerated, const fgd_rows *out, fgd_job *job)
+{
+    void *tile = fgd_scratch(x->n * 4 * 64);
+    if (!tile)
+        return -1;
+    for (fgd_segment s = {0}; fgd_next_segment(x, &s, &job->next);) {
+        const fgd_layer *layer = x->layer + s.layer, *y = out->layer + s.layer;
+        if (layer->dtype == FGD_F64)
+            FN(segment_ranks_d)(layer, x->n, s.lo, s.hi, s.offset, tile, network, length, first, last, divisor, tolerated, y, job);
+        else
+            FN(segment_ranks_f)(layer, x->n, s.lo, s.hi, s.offset, tile, network, length, first, last, divisor, tolerated, y, job);
+    }
+    free(tile);
+    return 0;
+}

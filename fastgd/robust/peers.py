@@ -1,0 +1,231 @@
+"""Other libraries doing the work of this room, for the benchmark. Each is imported only when its peer is started.
+
+Their definitions differ in details that change no amount of work: ByzFL's Krum adds the n - f - 1 nearest instead of
+n - f - 2, torch.median takes the lower middle value, Flower cuts int(p n) values. What differs in accuracy: the Gram
+identity |x|^2 - 2xy + |y|^2 (torch.cdist above 25 rows, Flower's new Multi-Krum, "numpy-gram") loses the digits that
+vectors have in common.
+
+Inputs are `bench.case.Case` inputs: x (NumPy, torch for bfloat16, or a list of lists of layers), f, m, weights.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from ..bench.case import prepared
+
+Peer = Callable[[dict[str, Any]], Any]
+
+
+def _byzfl() -> Any:
+    """ByzFL's aggregators, without the training loop that its package imports with them (and torchvision with that)."""
+    try:
+        return importlib.import_module("byzfl.aggregators.aggregators")
+    except ModuleNotFoundError:
+        spec = importlib.util.find_spec("byzfl") if "byzfl" not in sys.modules else None
+        if spec is None or spec.submodule_search_locations is None:
+            raise
+        package = ModuleType("byzfl")
+        package.__path__ = list(spec.submodule_search_locations)
+        sys.modules["byzfl"] = package
+        return importlib.import_module("byzfl.aggregators.aggregators")
+
+
+def _torch(x: Any) -> Any:
+    torch = importlib.import_module("torch")
+    return torch.from_numpy(x) if isinstance(x, np.ndarray) else x
+
+
+def _byzfl_peer(rule: str, arguments: Callable[[dict[str, Any]], tuple[Any, ...]], in_torch: bool) -> Peer:
+    @prepared
+    def peer(inputs: dict[str, Any]) -> Any:
+        aggregate = getattr(_byzfl(), rule)(*arguments(inputs))
+        x = _torch(inputs["x"]) if in_torch else inputs["x"]
+        return lambda: aggregate(x)
+
+    return peer
+
+
+def _byzfl_pair(rule: str, arguments: Callable[[dict[str, Any]], tuple[Any, ...]] = lambda inputs: ()) -> dict[str, Peer]:
+    return {"byzfl": _byzfl_peer(rule, arguments, False), "byzfl-torch": _byzfl_peer(rule, arguments, True)}
+
+
+def _flwr_peer(function: str, arguments: Callable[[dict[str, Any]], tuple[Any, ...]] = lambda inputs: ()) -> Peer:
+    """Flower's functions on lists of (layers, number of examples), as its older strategies call them."""
+
+    @prepared
+    def peer(inputs: dict[str, Any]) -> Any:
+        aggregate = getattr(importlib.import_module("flwr.server.strategy.aggregate"), function)
+        results = [(list(row) if isinstance(row, list | tuple) else [row], 1) for row in inputs["x"]]
+        return lambda: aggregate(results, *arguments(inputs))
+
+    return peer
+
+
+class _Record:
+    """The part of Flower's ArrayRecord and RecordDict that its Multi-Krum reads; spares the peer a deserialisation."""
+
+    def __init__(self, row: np.ndarray) -> None:
+        self.array_records = {"arrays": self}
+        self._row = row
+
+    def __getitem__(self, key: str) -> _Record:
+        return self
+
+    def to_numpy_ndarrays(self) -> list[np.ndarray]:
+        return [self._row]
+
+
+def _flwr_new_distances(inputs: dict[str, Any]) -> Any:
+    compute = importlib.import_module("flwr.serverapp.strategy.multikrum").compute_distances
+    records = [_Record(row) for row in inputs["x"]]
+    return lambda: compute(records)
+
+
+def _flwr_new_krum(inputs: dict[str, Any]) -> Any:
+    choose = importlib.import_module("flwr.serverapp.strategy.multikrum").select_multikrum
+    records = [_Record(row) for row in inputs["x"]]
+    return lambda: choose(records, inputs["f"], 1)
+
+
+def _flwr_new_multikrum(inputs: dict[str, Any]) -> Any:
+    choose = importlib.import_module("flwr.serverapp.strategy.multikrum").select_multikrum
+    records = [_Record(row) for row in inputs["x"]]
+    return lambda: np.mean([chosen._row for chosen in choose(records, inputs["f"], inputs["m"])], axis=0)
+
+
+def _simsimd_distances(inputs: dict[str, Any]) -> Any:
+    simsimd = importlib.import_module("simsimd")
+    x, threads = inputs["x"], inputs["num_threads"]
+    return lambda: simsimd.cdist(x, x, "sqeuclidean", threads=threads)
+
+
+def _krum_order(sqdist: Any, f: int) -> np.ndarray:
+    """Vectors by Krum score, in NumPy: completes a peer that has distances only."""
+    sqdist = np.asarray(sqdist)
+    return np.argsort(np.sort(sqdist, axis=1)[:, 1 : len(sqdist) - f - 1].sum(axis=1), kind="stable")
+
+
+def _simsimd_krum(inputs: dict[str, Any]) -> Any:
+    distances = _simsimd_distances(inputs)
+    return lambda: inputs["x"][_krum_order(distances(), inputs["f"])[0]].copy()
+
+
+def _simsimd_multikrum(inputs: dict[str, Any]) -> Any:
+    distances = _simsimd_distances(inputs)
+    return lambda: inputs["x"][_krum_order(distances(), inputs["f"])[: inputs["m"]]].mean(axis=0)
+
+
+def _scipy_distances(inputs: dict[str, Any]) -> Any:
+    cdist = importlib.import_module("scipy.spatial.distance").cdist
+    return lambda: cdist(inputs["x"], inputs["x"], "sqeuclidean")
+
+
+def _numpy_gram(inputs: dict[str, Any]) -> Any:
+    x = inputs["x"]
+
+    def work() -> np.ndarray:
+        gram = x @ x.T
+        norms = gram.diagonal()
+        return norms[:, None] + norms - 2 * gram
+
+    return work
+
+
+def _torch_distances(inputs: dict[str, Any]) -> Any:
+    x = _torch(inputs["x"])
+    cdist = sys.modules["torch"].cdist
+    return lambda: cdist(x, x) ** 2
+
+
+def _numpy_trimmed_mean(inputs: dict[str, Any]) -> Any:
+    x, f = inputs["x"], inputs["f"]
+    return np.sort(x, axis=0)[f : len(x) - f].mean(axis=0)
+
+
+def _torch_trimmed_mean(inputs: dict[str, Any]) -> Any:
+    x, f = _torch(inputs["x"]), inputs["f"]
+    return lambda: x.sort(dim=0).values[f : len(x) - f].mean(dim=0)
+
+
+def _torch_median(inputs: dict[str, Any]) -> Any:
+    x = _torch(inputs["x"])
+    return lambda: x.median(dim=0).values
+
+
+def _torch_mean(inputs: dict[str, Any]) -> Any:
+    x = _torch(inputs["x"])
+    return lambda: x.mean(dim=0)
+
+
+def _numpy_combine(inputs: dict[str, Any]) -> Any:
+    x, weights = inputs["x"], inputs["weights"].astype(inputs["x"].dtype)
+    return lambda: weights @ x
+
+
+def _torch_combine(inputs: dict[str, Any]) -> Any:
+    x = _torch(inputs["x"])
+    weights = _torch(inputs["weights"]).to(x.dtype)
+    return lambda: weights @ x
+
+
+def _f(inputs: dict[str, Any]) -> tuple[Any, ...]:
+    return (inputs["f"],)
+
+
+#: operation -> name -> peer. Those in LAYERED take lists of layers, those in TORCH take torch tensors of any dtype.
+PEERS: dict[str, dict[str, Peer]] = {
+    "pairwise_sqdist": {"simsimd": prepared(_simsimd_distances), "torch": prepared(_torch_distances),
+                        "scipy": prepared(_scipy_distances), "numpy-gram": prepared(_numpy_gram),
+                        "flwr-new": prepared(_flwr_new_distances)},
+    "krum": {**_byzfl_pair("Krum", _f), "flwr": _flwr_peer("aggregate_krum", lambda inputs: (inputs["f"], 0)),
+             "flwr-new": prepared(_flwr_new_krum), "simsimd": prepared(_simsimd_krum)},
+    "multikrum": {**_byzfl_pair("MultiKrum", _f),
+                  "flwr": _flwr_peer("aggregate_krum", lambda inputs: (inputs["f"], inputs["m"])),
+                  "flwr-new": prepared(_flwr_new_multikrum), "simsimd": prepared(_simsimd_multikrum)},
+    "trimmed_mean": {**_byzfl_pair("TrMean", _f),
+                     # a hair above f / n, so that rounding cannot make int(p n) one less than f
+                     "flwr": _flwr_peer("aggregate_trimmed_avg", lambda inputs: (inputs["f"] / len(inputs["x"]) + 1e-9,)),
+                     "numpy": _numpy_trimmed_mean, "torch": prepared(_torch_trimmed_mean)},
+    "median": {**_byzfl_pair("Median"), "flwr": _flwr_peer("aggregate_median"),
+               "numpy": lambda inputs: np.median(inputs["x"], axis=0), "torch": prepared(_torch_median)},
+    "mean": {**_byzfl_pair("Average"), "flwr": _flwr_peer("aggregate"),
+             "numpy": lambda inputs: inputs["x"].mean(axis=0), "torch": prepared(_torch_mean)},
+    "combine": {"numpy": prepared(_numpy_combine), "torch": prepared(_torch_combine)},
+}
+LAYERED = ("flwr",)
+TORCH = ("byzfl-torch", "torch")
+
+#: Where a call takes more than about 10 s or 4 GB: (operation, peer) -> (n * n * d from which it is left out, why).
+TOO_MUCH: dict[tuple[str, str], tuple[float, str]] = {
+    ("krum", "flwr"): (5e9, "a Python loop over all pairs takes more than 10 s"),
+    ("multikrum", "flwr"): (5e9, "a Python loop over all pairs takes more than 10 s"),
+    ("krum", "byzfl"): (1e10, "takes more than 10 s"),
+    ("multikrum", "byzfl"): (1e10, "takes more than 10 s"),
+    ("pairwise_sqdist", "scipy"): (1e10, "takes more than 10 s"),
+    ("trimmed_mean", "byzfl-torch"): (2e10, "takes more than 10 s"),
+    ("median", "byzfl-torch"): (4e9, "takes more than 4 GB"),
+}
+
+
+def peers_for(operation: str, n: int, d: int, dtype: str, form: str) -> tuple[dict[str, Peer], dict[str, str]]:
+    """The peers that can do an operation on such an input, and why the others are left out."""
+    chosen, left_out = {}, {}
+    for name, peer in PEERS[operation].items():
+        limit, why = TOO_MUCH.get((operation, name), (float("inf"), ""))
+        if form == "layers" and name not in LAYERED:
+            left_out[name] = "takes no list of layers"
+        elif dtype == "bfloat16" and name not in TORCH:
+            left_out[name] = "has no bfloat16"
+        elif n * n * d >= limit:
+            left_out[name] = why
+        else:
+            chosen[name] = peer
+    return chosen, left_out
