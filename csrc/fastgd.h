@@ -31,12 +31,15 @@ typedef struct {
     int64_t d;                /* coordinates: the sum of the layers' sizes */
     int64_t n_layers;
     const fgd_layer *layer;
+    fgd_layer own;            /* where `layer` points when one stacked layer is all there is */
 } fgd_rows;
 
-/* One job: the state shared by all callers that work on it. Zero-initialise, broken = -1. */
+void fgd_rows_stacked(fgd_rows *x, const char *base, int64_t n, int64_t size, int32_t dtype); /* (n, size), C order */
+
+/* One job: the state shared by all callers that work on it. Zero-initialise. */
 typedef struct {
     int64_t next;             /* the ticket: next chunk to take */
-    int64_t broken;           /* lowest coordinate with more non-finite values than tolerated, -1 while there is none */
+    int64_t broken;           /* 1 + the lowest coordinate with more non-finite values than tolerated; 0: there is none */
 } fgd_job;
 
 /* ---- robust (csrc/robust_body.h) */
@@ -44,6 +47,9 @@ int64_t fgd_robust_pairwise_chunks(int64_t n, int64_t d);
 int64_t fgd_robust_pairwise_partial(int64_t n); /* doubles of partial sums a chunk */
 int fgd_robust_pairwise(const fgd_rows *x, double *partial, char *bad, fgd_job *job);
 void fgd_robust_pairwise_sum(int64_t n, int64_t chunks, const double *partial, const char *bad, double *sqdist);
+int fgd_robust_select(const fgd_rows *x, int64_t chunks, const double *partial, const int32_t *network, int64_t length,
+                      int64_t k, int64_t m, double *scores, char *bad, int64_t *selected);
+int fgd_robust_krum_scores(const double *sqdist, int64_t n, const int32_t *network, int64_t length, int64_t k, double *scores);
 int64_t fgd_robust_column_chunks(int64_t d);
 int fgd_robust_combine(const fgd_rows *x, const double *weights, double divisor, const fgd_rows *out, fgd_job *job);
 int fgd_robust_rank_mean(const fgd_rows *x, const int32_t *network, int64_t length, int64_t first, int64_t last,

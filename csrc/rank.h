@@ -1,14 +1,11 @@
 /* Means over a range of ranks, coordinate by coordinate, for one precision. Part of a body file (isa.h); included once per
- * precision with REAL, LANES, LANES_OF, LOAD, LOAD_TAIL, TN as in pairwise.h, and
- *   KEY          the vector of LANES signed integers as wide as REAL
- *   SIGN_SHIFT   bits of REAL - 1
- *   MAGNITUDE    every bit but the sign
- *   INFINITE     the bits of +inf
+ * precision with the names that robust_body.h defines.
  *
  * Formula: y_c = (s_first + .. + s_last) / divisor, s the n values of coordinate c in ascending order, where every value
  *          that is not finite counts as +inf.
  * Cost:    one read of x; `length` comparators (two min/max operations each) per LANES coordinates, in a tile of n x
- *          VECTORS vectors that stays in the first-level cache.
+ *          VECTORS vectors that stays in the first-level cache while the next tile is prefetched; up to 16 rows are sorted
+ *          in registers instead, where all 60 comparators cost less than the loads and stores of the wanted ones.
  * Order:   ascending rank, so the order of the vectors does not matter to a bit; in double for float, compensated
  *          (TwoSum) for double.
  *
@@ -21,71 +18,112 @@ FGD_INLINE KEY TN(key)(KEY bits)
     return bits ^ ((bits >> SIGN_SHIFT) & MAGNITUDE);
 }
 
-/* Sort the tile's rows as far as the network does: comparator (i, j) leaves the smaller key in row i. */
-FGD_INLINE void TN(sort)(KEY *tile, const int32_t *network, int64_t length)
+/* `width` columns of all rows as keys; adds the values that are not finite to `count`, column by column. */
+FGD_INLINE void TN(load_keys)(const fgd_layer *layer, int64_t n, int64_t lo, int64_t width, KEY *tile, KEY *count,
+                              const int32_t dtype)
 {
-    for (int64_t c = 0; c < length; c++) {
-        KEY *low = tile + VECTORS * network[2 * c], *high = tile + VECTORS * network[2 * c + 1];
-#pragma GCC unroll 4
-        for (int v = 0; v < VECTORS; v++) {
-            KEY a = low[v], b = high[v], smaller, larger;
-            for (int l = 0; l < LANES; l++) {
-                smaller[l] = a[l] < b[l] ? a[l] : b[l];
-                larger[l] = a[l] < b[l] ? b[l] : a[l];
-            }
-            low[v] = smaller;
-            high[v] = larger;
-        }
-    }
-}
-
-/* Mean over the ranks of up to VECTORS * LANES columns, `width` of them real, starting at column lo of a layer; returns
- * the first column with more than `tolerated` values that are not finite, or -1. */
-FGD_INLINE int64_t TN(tile_ranks)(const fgd_layer *layer, int64_t n, int64_t lo, int64_t width, KEY *tile,
-                                  const int32_t *network, int64_t length, int64_t first, int64_t last, double divisor,
-                                  int64_t tolerated, const fgd_layer *out)
-{
-    int64_t item = fgd_itemsize(layer->dtype), broken = -1;
-    KEY count[VECTORS];
-    memset(count, 0, sizeof count);
-    for (int64_t i = 0; i < n; i++) {
+    int64_t item = fgd_itemsize(dtype);
+    for (int64_t i = 0; i < n; i++, tile += VECTORS) {
         const char *p = fgd_row(layer, i) + lo * item;
 #pragma GCC unroll 4
-        for (int v = 0; v < VECTORS; v++) {
+        for (int v = 0; v < VECTORS; v++, p += LANES * item) {
+            __builtin_prefetch(p + RANK_AHEAD);
             int64_t left = width - v * LANES;
-            LANES_OF x = {0};
-            if (left >= LANES)
-                x = LOAD(p + v * LANES * item, layer->dtype);
-            else if (left > 0)
-                x = LOAD_TAIL(p + v * LANES * item, layer->dtype, left);
-            KEY bits = (KEY)x, infinite = (KEY){0} + INFINITE, bad = (bits & infinite) == infinite;
+            LANES_OF x = left >= LANES ? LOAD(p, dtype) : LOAD_TAIL(p, dtype, FGD_MAX(left, 0));
+            KEY bits = (KEY)x, bad = (bits & INFINITE) == INFINITE;
             count[v] -= bad;
-            tile[i * VECTORS + v] = TN(key)((bits & ~bad) | (infinite & bad));
+            tile[v] = TN(key)((bits & ~bad) | (bad & INFINITE));
         }
     }
-    for (int v = 0; v < VECTORS; v++)
-        for (int l = 0; l < LANES; l++)
-            if (count[v][l] > tolerated && broken < 0)
-                broken = v * LANES + l;
-    TN(sort)(tile, network, length);
-    for (int v = 0; v < VECTORS && v * LANES < width; v++) {
-        ACC acc;
-        memset(&acc, 0, sizeof acc);
-        for (int64_t r = first; r <= last; r++)
-            TN(add)(&acc, (LANES_OF)TN(key)(tile[r * VECTORS + v]), 1.0);
-        TN(store)(&acc, divisor, out, lo + v * LANES, FGD_MIN(LANES, width - v * LANES));
-    }
-    return broken;
 }
 
+/* Sort the rows of the tile as far as the network does: comparator (i, j) leaves the smaller key in row i. */
+static void TN(sort)(KEY *tile, const int32_t *network, int64_t length)
+{
+    for (int64_t c = 0; c < length; c++) {
+        KEYS *low = (KEYS *)(tile + VECTORS * network[2 * c]), *high = (KEYS *)(tile + VECTORS * network[2 * c + 1]);
+#pragma GCC unroll 4
+        for (int v = 0; v < VECTORS * (int)(sizeof(KEY) / sizeof(KEYS)); v++) {
+            KEYS a = low[v], b = high[v];
+            low[v] = KEYS_MIN(a, b);
+            high[v] = KEYS_MAX(a, b);
+        }
+    }
+}
+
+/* Sort 16 rows completely, in registers: Green's network of 60 comparators. */
+static void TN(sort_16)(KEY *tile)
+{
+    const int stride = VECTORS * (int)(sizeof(KEY) / sizeof(KEYS));
+    for (int v = 0; v < stride; v++) {
+        KEYS *row = (KEYS *)tile + v, r[16];
+#pragma GCC unroll 16
+        for (int i = 0; i < 16; i++)
+            r[i] = row[i * stride];
+#define C(i, j)                        \
+    {                                  \
+        KEYS a = r[i], b = r[j];       \
+        r[i] = KEYS_MIN(a, b);         \
+        r[j] = KEYS_MAX(a, b);         \
+    }
+        C(0, 13) C(1, 12) C(2, 15) C(3, 14) C(4, 8) C(5, 6) C(7, 11) C(9, 10)
+        C(0, 5) C(1, 7) C(2, 9) C(3, 4) C(6, 13) C(8, 14) C(10, 15) C(11, 12)
+        C(0, 1) C(2, 3) C(4, 5) C(6, 8) C(7, 9) C(10, 11) C(12, 13) C(14, 15)
+        C(0, 2) C(1, 3) C(4, 10) C(5, 11) C(6, 7) C(8, 9) C(12, 14) C(13, 15)
+        C(1, 2) C(3, 12) C(4, 6) C(5, 7) C(8, 10) C(9, 11) C(13, 14)
+        C(1, 4) C(2, 6) C(5, 8) C(7, 10) C(9, 13) C(11, 14)
+        C(2, 4) C(3, 6) C(9, 12) C(11, 13)
+        C(3, 5) C(6, 8) C(7, 9) C(10, 12)
+        C(3, 4) C(5, 6) C(7, 8) C(9, 10) C(11, 12)
+        C(6, 7) C(8, 9)
+#undef C
+#pragma GCC unroll 16
+        for (int i = 0; i < 16; i++)
+            row[i * stride] = r[i];
+    }
+}
+
+/* The first of `width` columns with more than `tolerated` values that are not finite, or -1. */
+FGD_INLINE int64_t TN(first_broken)(const KEY *count, int64_t width, int64_t tolerated)
+{
+    KEY over = {0};
+    int64_t any[8];
+    for (int v = 0; v < VECTORS; v++)
+        over |= count[v] > (SIGNED)tolerated;
+    memcpy(any, &over, sizeof any);
+    if ((any[0] | any[1] | any[2] | any[3] | any[4] | any[5] | any[6] | any[7]) == 0)
+        return -1;
+    for (int64_t c = 0; c < width; c++)
+        if (count[c / LANES][c % LANES] > tolerated)
+            return c;
+    return -1;
+}
+
+/* Columns [lo, hi) of a layer whose first coordinate is `offset`. */
 static void TN(segment_ranks)(const fgd_layer *layer, int64_t n, int64_t lo, int64_t hi, int64_t offset, KEY *tile,
                               const int32_t *network, int64_t length, int64_t first, int64_t last, double divisor,
                               int64_t tolerated, const fgd_layer *out, fgd_job *job)
 {
-    for (int64_t c = lo, width; c < hi; c += width) {
-        width = FGD_MIN(VECTORS * LANES, hi - c);
-        int64_t broken = TN(tile_ranks)(layer, n, c, width, tile, network, length, first, last, divisor, tolerated, out);
+    for (int64_t v = n * VECTORS; v < 16 * VECTORS; v++)
+        tile[v] = (KEY){0} + INFINITE; /* up to 16 rows are sorted as 16: these stay behind the others */
+    for (int64_t c = lo; c < hi; c += VECTORS * LANES) {
+        int64_t width = FGD_MIN(VECTORS * LANES, hi - c);
+        KEY count[VECTORS];
+        memset(count, 0, sizeof count);
+        FOR_DTYPE(layer->dtype, width == VECTORS * LANES, TN(load_keys), layer, n, c, width, tile, count);
+        int64_t broken = TN(first_broken)(count, width, tolerated);
         if (broken >= 0)
             fgd_lower(&job->broken, offset + c + broken);
+        if (n <= 16)
+            TN(sort_16)(tile);
+        else
+            TN(sort)(tile, network, length);
+        for (int v = 0; v * LANES < width; v++) {
+            ACC acc;
+            memset(&acc, 0, sizeof acc);
+            for (int64_t r = first; r <= last; r++)
+                TN(add)(&acc, (LANES_OF)TN(key)(tile[r * VECTORS + v]), 1.0);
+            TN(store)(&acc, divisor, out, c + v * LANES, FGD_MIN(LANES, width - v * LANES));
+        }
     }
 }

@@ -72,6 +72,15 @@ static int fgd_any_double(const fgd_rows *x)
 
 /* ---- entry points */
 
+void fgd_rows_stacked(fgd_rows *x, const char *base, int64_t n, int64_t size, int32_t dtype)
+{
+    x->n = n;
+    x->d = size;
+    x->n_layers = 1;
+    x->layer = &x->own;
+    x->own = (fgd_layer){base, size * fgd_itemsize(dtype), NULL, size, dtype};
+}
+
 int64_t fgd_robust_pairwise_chunks(int64_t n, int64_t d)
 {
     return fgd_pairwise_split(n, d).chunks;
@@ -103,6 +112,53 @@ void fgd_robust_pairwise_sum(int64_t n, int64_t chunks, const double *partial, c
             }
     for (int64_t i = 0; i < n; i++)
         sqdist[i * n + i] = 0.0;
+}
+
+int fgd_robust_krum_scores(const double *sqdist, int64_t n, const int32_t *network, int64_t length, int64_t k, double *scores)
+{
+    /* Column i of the symmetric matrix holds the distances of vector i and, as its smallest value, the 0 of the diagonal:
+     * the score is the sum of ranks 1 .. k of column i, and columns are what the network sorts. */
+    fgd_rows x, out;
+    fgd_job job = {0, 0};
+    fgd_rows_stacked(&x, (const char *)sqdist, n, n, 1);
+    fgd_rows_stacked(&out, (const char *)scores, 1, n, 1);
+    return fgd_robust_rank_mean(&x, network, length, 1, k, 1.0, n, &out, &job);
+}
+
+/* The m rows with the lowest (score, index) among those that are not bad, in ascending order of index; -1 where there are
+ * fewer. */
+static void fgd_choose(int64_t n, int64_t m, const double *scores, const char *bad, int64_t *selected)
+{
+    int64_t chosen = 0;
+    for (int64_t i = 0; i < n; i++) {
+        int64_t better = 0;
+        for (int64_t j = 0; j < n && better < m; j++)
+            better += !bad[j] && (scores[j] < scores[i] || (scores[j] == scores[i] && j < i));
+        if (!bad[i] && better < m)
+            selected[chosen++] = i;
+    }
+    while (chosen < m)
+        selected[chosen++] = -1;
+}
+
+/* Scores and choice from the partial sums of distances, or, when there are none, from x itself. */
+int fgd_robust_select(const fgd_rows *x, int64_t chunks, const double *partial, const int32_t *network, int64_t length,
+                      int64_t k, int64_t m, double *scores, char *bad, int64_t *selected)
+{
+    int64_t n = x->n;
+    double *sqdist = fgd_scratch(8 * (n * n + (partial ? 0 : chunks * fgd_partial_size(n)))), *sums = sqdist + n * n;
+    fgd_job job = {0, 0};
+    int failed = !sqdist;
+    if (!failed && !partial)
+        failed = fgd_robust_pairwise(x, sums, bad, &job);
+    if (!failed) {
+        fgd_robust_pairwise_sum(n, chunks, partial ? partial : sums, bad, sqdist);
+        failed = fgd_robust_krum_scores(sqdist, n, network, length, k, scores);
+    }
+    if (!failed)
+        fgd_choose(n, m, scores, bad, selected);
+    free(sqdist);
+    return failed;
 }
 
 int64_t fgd_robust_column_chunks(int64_t d)

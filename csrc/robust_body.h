@@ -6,6 +6,11 @@
  */
 #include "rows.h"
 
+#ifndef RANK_AHEAD
+#define RANK_AHEAD 512    /* bytes that loads are ahead of their use */
+#define COMBINE_AHEAD 1024
+#endif
+
 /* ============================================================================================================== float */
 
 #define TN(name) FN(name##_f)
@@ -13,12 +18,26 @@
 #define LANES 16
 #define LANES_OF v16f
 #define KEY v16i
+#define SIGNED int32_t
 #define SIGN_SHIFT 31
 #define MAGNITUDE 0x7fffffff
 #define INFINITE 0x7f800000
 #define LOAD FN(load_f)
 #define LOAD_TAIL FN(load_tail_f)
 #define ACC FN(acc_f)
+/* Call a function with the layer's dtype, and `full` tiles, as constants: one loop for each, without branches. */
+#define FOR_DTYPE(dtype, full, call, layer, n, lo, width, ...)                             \
+    do {                                                                                    \
+        int64_t width_ = full ? VECTORS * LANES : (width);                                  \
+        if ((dtype) == FGD_F32 && (full))                                                   \
+            call(layer, n, lo, VECTORS * LANES, __VA_ARGS__, FGD_F32);                      \
+        else if ((dtype) == FGD_F32)                                                        \
+            call(layer, n, lo, width_, __VA_ARGS__, FGD_F32);                               \
+        else if ((dtype) == FGD_F16)                                                        \
+            call(layer, n, lo, width_, __VA_ARGS__, FGD_F16);                               \
+        else                                                                                \
+            call(layer, n, lo, width_, __VA_ARGS__, FGD_BF16);                              \
+    } while (0)
 #define VECTORS 4
 #define SMALL 0x1p-100 /* below it, squares may have lost digits to float's subnormals */
 
@@ -49,25 +68,32 @@ FGD_INLINE int64_t FN(store_f)(const ACC *acc, double divisor, const fgd_layer *
     } else
         for (int64_t l = 0; l < count; l++)
             fgd_store(p + l * item, out->dtype, y[l]);
-    v8i bad = ~(*(v8d *)y - *(v8d *)y == 0.0) | ~(*(v8d *)(y + 8) - *(v8d *)(y + 8) == 0.0);
-    int64_t any = 0;
-    for (int l = 0; l < 8; l++)
-        any |= bad[l];
-    for (int64_t l = 0; any && l < count && broken < 0; l++)
+    v8d zero = (*(v8d *)y - *(v8d *)y) + (*(v8d *)(y + 8) - *(v8d *)(y + 8)); /* NaN in lanes that are not finite */
+    double doubt = ((zero[0] + zero[1]) + (zero[2] + zero[3])) + ((zero[4] + zero[5]) + (zero[6] + zero[7]));
+    for (int64_t l = 0; doubt != 0.0 && l < count && broken < 0; l++)
         if (!(fabs(y[l]) < INFINITY))
             broken = l;
     return broken;
 }
 
 #if FGD_LEVEL == 2
+#define KEYS v16i
+#define KEYS_MIN(a, b) (v16i) _mm512_min_epi32((__m512i)(a), (__m512i)(b))
+#define KEYS_MAX(a, b) (v16i) _mm512_max_epi32((__m512i)(a), (__m512i)(b))
 #define VEC v16f
 #define WIDTH 16
 #define SQUARE(t, s) _mm512_fmadd_ps(t, t, s)
 #elif FGD_LEVEL == 1
+#define KEYS v8si
+#define KEYS_MIN(a, b) (v8si) _mm256_min_epi32((__m256i)(a), (__m256i)(b))
+#define KEYS_MAX(a, b) (v8si) _mm256_max_epi32((__m256i)(a), (__m256i)(b))
 #define VEC v8f
 #define WIDTH 8
 #define SQUARE(t, s) _mm256_fmadd_ps(t, t, s)
 #else
+#define KEYS v4si
+#define KEYS_MIN(a, b) (((a) & ((a) < (b))) | ((b) & ~((a) < (b))))
+#define KEYS_MAX(a, b) (((b) & ((a) < (b))) | ((a) & ~((a) < (b))))
 #define VEC v4f
 #define WIDTH 4
 #define SQUARE(t, s) FN(square_add)(t, s)
@@ -76,7 +102,6 @@ FGD_INLINE int64_t FN(store_f)(const ACC *acc, double divisor, const fgd_layer *
  * that rounding it to float is the only rounding that shows (Boldo, Melquiond 2008). */
 FGD_INLINE v4f FN(square_add)(v4f t, v4f s)
 {
-    typedef int64_t v4i __attribute__((vector_size(32)));
     v4d wide = __builtin_convertvector(t, v4d), c = __builtin_convertvector(s, v4d);
     v4d p = wide * wide, sum = p + c, back = sum - p;
     v4d error = (p - (sum - back)) + (c - back);
@@ -104,12 +129,20 @@ FGD_INLINE double FN(fold_f)(const float *lane)
 #define LANES 8
 #define LANES_OF v8d
 #define KEY v8i
+#define SIGNED int64_t
 #define SIGN_SHIFT 63
 #define MAGNITUDE 0x7fffffffffffffff
 #define INFINITE 0x7ff0000000000000
 #define LOAD FN(load_d)
 #define LOAD_TAIL FN(load_tail_d)
 #define ACC FN(acc_d)
+#define FOR_DTYPE(dtype, full, call, layer, n, lo, width, ...)                             \
+    do {                                                                                    \
+        if (full)                                                                           \
+            call(layer, n, lo, VECTORS * LANES, __VA_ARGS__, FGD_F64);                      \
+        else                                                                                \
+            call(layer, n, lo, width, __VA_ARGS__, FGD_F64);                                \
+    } while (0)
 #define VECTORS 4
 #define SMALL 0x1p-1000
 
@@ -142,14 +175,23 @@ FGD_INLINE int64_t FN(store_d)(const ACC *acc, double divisor, const fgd_layer *
 /* No FMA for double: the baseline lacks it, and memory is the limit. */
 #define SQUARE(t, s) (t * t + s)
 #if FGD_LEVEL == 2
+#define KEYS v8i
+#define KEYS_MIN(a, b) (v8i) _mm512_min_epi64((__m512i)(a), (__m512i)(b))
+#define KEYS_MAX(a, b) (v8i) _mm512_max_epi64((__m512i)(a), (__m512i)(b))
 #define VEC v8d
 #define WIDTH 8
-#elif FGD_LEVEL == 1
+#else
+#define KEYS_MIN(a, b) (((a) & ((a) < (b))) | ((b) & ~((a) < (b))))
+#define KEYS_MAX(a, b) (((b) & ((a) < (b))) | ((a) & ~((a) < (b))))
+#if FGD_LEVEL == 1
+#define KEYS v4i
 #define VEC v4d
 #define WIDTH 4
 #else
+#define KEYS v2i
 #define VEC v2d
 #define WIDTH 2
+#endif
 #endif
 
 FGD_INLINE double FN(fold_d)(const double *lane)
@@ -183,33 +225,22 @@ static int FN(pairwise)(const fgd_rows *x, fgd_split split, int64_t size, double
     return 0;
 }
 
-/* Columns of scratch sums, in vectors, that keep the sums of m outputs within the first-level cache. */
-static int64_t FN(strip)(int64_t m)
-{
-    return FGD_MAX(64 / m, 1);
-}
-
 static int FN(combine)(const fgd_rows *x, const double *weights, double divisor, const fgd_rows *out, fgd_job *job)
 {
-    int64_t m = out->n, strip = FN(strip)(m);
-    void *sums = fgd_scratch(m * strip * 128);
-    if (!sums)
-        return -1;
     for (fgd_segment s = {0}; fgd_next_segment(x, &s, &job->next);) {
         const fgd_layer *layer = x->layer + s.layer, *y = out->layer + s.layer;
         if (layer->dtype == FGD_F64)
-            FN(segment_combine_d)(layer, x->n, m, s.lo, s.hi, s.offset, weights, divisor, sums, strip, y, job);
+            FN(segment_combine_d)(layer, x->n, out->n, s.lo, s.hi, s.offset, weights, divisor, y, job);
         else
-            FN(segment_combine_f)(layer, x->n, m, s.lo, s.hi, s.offset, weights, divisor, sums, strip, y, job);
+            FN(segment_combine_f)(layer, x->n, out->n, s.lo, s.hi, s.offset, weights, divisor, y, job);
     }
-    free(sums);
     return 0;
 }
 
 static int FN(rank_mean)(const fgd_rows *x, const int32_t *network, int64_t length, int64_t first, int64_t last,
                          double divisor, int64_t tolerated, const fgd_rows *out, fgd_job *job)
 {
-    void *tile = fgd_scratch(x->n * 4 * 64);
+    void *tile = fgd_scratch(FGD_MAX(x->n, 16) * 4 * 64);
     if (!tile)
         return -1;
     for (fgd_segment s = {0}; fgd_next_segment(x, &s, &job->next);) {

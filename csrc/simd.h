@@ -25,8 +25,12 @@ typedef double v2d __attribute__((vector_size(16)));
 typedef double v4d __attribute__((vector_size(32)));
 typedef double v8d __attribute__((vector_size(64)));
 typedef uint16_t v16h __attribute__((vector_size(32)));
+typedef int32_t v4si __attribute__((vector_size(16)));
+typedef int32_t v8si __attribute__((vector_size(32)));
 typedef int32_t v16i __attribute__((vector_size(64)));
 typedef uint32_t v16u __attribute__((vector_size(64)));
+typedef int64_t v2i __attribute__((vector_size(16)));
+typedef int64_t v4i __attribute__((vector_size(32)));
 typedef int64_t v8i __attribute__((vector_size(64)));
 
 #define FGD_INLINE static inline __attribute__((always_inline))
@@ -41,12 +45,12 @@ static inline int64_t fgd_take(int64_t *next)
     return __atomic_fetch_add(next, 1, __ATOMIC_RELAXED);
 }
 
-/* Lower *value to candidate, -1 standing for "none yet". */
+/* Keep in *value the lowest 1 + candidate, 0 standing for "none yet". */
 static inline void fgd_lower(int64_t *value, int64_t candidate)
 {
     int64_t seen = __atomic_load_n(value, __ATOMIC_RELAXED);
-    while ((seen < 0 || candidate < seen) &&
-           !__atomic_compare_exchange_n(value, &seen, candidate, 1, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
+    while ((seen == 0 || candidate + 1 < seen) &&
+           !__atomic_compare_exchange_n(value, &seen, candidate + 1, 1, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
     }
 }
 

@@ -4,12 +4,17 @@
 #undef LANES
 #undef LANES_OF
 #undef KEY
+#undef KEYS
+#undef KEYS_MIN
+#undef KEYS_MAX
+#undef SIGNED
 #undef SIGN_SHIFT
 #undef MAGNITUDE
 #undef INFINITE
 #undef LOAD
 #undef LOAD_TAIL
 #undef ACC
+#undef FOR_DTYPE
 #undef VECTORS
 #undef SMALL
 #undef VEC

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -20,16 +20,15 @@ FLOATS = ("float32", "float64", "float16", "bfloat16")
 STORAGE = {"float32": np.dtype(np.float32), "float64": np.dtype(np.float64), "float16": np.dtype(np.float16),
            "bfloat16": np.dtype(np.uint16)}
 
+ITEMSIZE = {name: storage.itemsize for name, storage in STORAGE.items()}
+
 _NAMES = {np.dtype(name): name for name in ("float16", "float32", "float64")}  # native byte order only
 _OPERANDS = {np.dtype(name): Operand("cpu", name) for name in ("float16", "float32", "float64")}
 
 
-class Unpacked(NamedTuple):
-    """An argument as the kernels see it, and the way back."""
-
-    data: Any  # host: a NumPy view; device: the caller's array
-    operand: Operand
-    wrap: Callable[[Any], Any]  # a kernel's result -> the caller's array type
+#: An argument as the kernels see it (host: a NumPy view; device: the caller's array), what dispatch needs to know, and
+#: the way back from a kernel's result to the caller's array type. A plain tuple: this is on every call's path.
+Unpacked = tuple[Any, Operand, Callable[[Any], Any]]
 
 
 def _identity(data: Any) -> Any:
@@ -45,7 +44,7 @@ def unpack(x: Any, name: str) -> Unpacked:
     if type(x) is np.ndarray:
         operand = _OPERANDS.get(x.dtype)
         if operand is not None:
-            return Unpacked(x, operand, _identity)
+            return x, operand, _identity
         return _unpack_numpy(x, name)
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(x, torch.Tensor):
@@ -56,8 +55,8 @@ def unpack(x: Any, name: str) -> Unpacked:
         return _unpack_device(x, name)
     jax = sys.modules.get("jax")
     if jax is not None and isinstance(x, jax.Array):
-        view = _unpack_numpy(np.asarray(x), name)
-        return view._replace(wrap=lambda data: jax.numpy.asarray(view.wrap(data)))
+        data, operand, wrap = _unpack_numpy(np.asarray(x), name)
+        return data, operand, lambda result: jax.numpy.asarray(wrap(result))
     raise TypeError(f"{name} must be a NumPy, torch, CuPy or JAX array, got {type(x).__name__}: "
                     "convert it with numpy.asarray(..., dtype=numpy.float32)")
 
@@ -66,10 +65,10 @@ def _unpack_numpy(x: np.ndarray, name: str) -> Unpacked:
     dtype = x.dtype
     known = _NAMES.get(dtype)
     if known:
-        return Unpacked(x, Operand("cpu", known), _identity)
+        return x, Operand("cpu", known), _identity
     if dtype.name == "bfloat16" and dtype.itemsize == 2:  # the extension dtype of ml_dtypes
-        return Unpacked(x.view(np.uint16), Operand("cpu", "bfloat16"),
-                        lambda data: data.view(dtype) if data.dtype == np.uint16 else data)
+        patterns = x.view(np.uint16)
+        return patterns, Operand("cpu", "bfloat16"), lambda data: data.view(dtype) if data.dtype == np.uint16 else data
     raise TypeError(_wrong_dtype(name, str(dtype)))
 
 
@@ -84,13 +83,13 @@ def _unpack_torch(torch: Any, x: Any, name: str) -> Unpacked:
     if dtype not in FLOATS:
         raise TypeError(_wrong_dtype(name, str(x.dtype)).replace(".astype('float32')", ".float()"))
     if x.device.type == "cuda":
-        return Unpacked(x, Operand("cuda", dtype), _identity)
+        return x, Operand("cuda", dtype), _identity
     if x.device.type != "cpu":
         raise TypeError(f"{name} is on torch device {x.device}, but must be on cpu or cuda: pass {name}.cpu()")
     if dtype == "bfloat16":
         data = x.view(torch.int16).numpy().view(np.uint16)
-        return Unpacked(data, Operand("cpu", dtype), _torch_wrap)
-    return Unpacked(x.numpy(), Operand("cpu", dtype), torch.from_numpy)
+        return data, Operand("cpu", dtype), _torch_wrap
+    return x.numpy(), Operand("cpu", dtype), torch.from_numpy
 
 
 def _torch_wrap(data: np.ndarray) -> Any:
@@ -110,14 +109,16 @@ def _unpack_device(x: Any, name: str) -> Unpacked:
     dtype = str(x.dtype)
     if dtype not in FLOATS:
         raise TypeError(_wrong_dtype(name, dtype))
-    return Unpacked(x, Operand("cuda", dtype), _identity)
+    return x, Operand("cuda", dtype), _identity
 
 
 # ------------------------------------------------------------------------------- memory and values of any array
 
 
 def empty_like_array(x: Any, shape: tuple[int, ...], dtype: str) -> Any:
-    """New memory of a logical dtype beside `x`: NumPy storage for a host view, the library of `x` on a device."""
+    """New memory of a logical dtype beside `x` (or its first element): NumPy for a host view, else the library of `x`."""
+    if isinstance(x, list):
+        x = x[0]
     if isinstance(x, np.ndarray):
         return np.empty(shape, STORAGE[dtype])
     module = type(x).__module__.partition(".")[0]
@@ -132,6 +133,8 @@ def empty_like_array(x: Any, shape: tuple[int, ...], dtype: str) -> Any:
 
 def copy(x: Any) -> Any:
     """A copy of `x` beside it."""
+    if isinstance(x, np.ndarray):
+        return x.copy()
     if hasattr(x, "clone"):
         return x.clone()
     if hasattr(x, "copy_to_host"):  # a Numba device array has no copy of its own
@@ -150,7 +153,7 @@ def to_host(x: Any) -> np.ndarray:
     if hasattr(x, "copy_to_host"):
         return x.copy_to_host()
     if hasattr(x, "cpu"):
-        return unpack(x.cpu(), "x").data
+        return unpack(x.cpu(), "x")[0]
     return x.get()
 
 
@@ -184,5 +187,5 @@ def first_operand(arguments: Iterable[Any]) -> Operand:
         while isinstance(argument, list | tuple) and argument:
             argument = argument[0]
         if hasattr(argument, "dtype") and hasattr(argument, "shape"):
-            return unpack(argument, "the argument").operand
+            return unpack(argument, "the argument")[1]
     return Operand("cpu", "float32")

@@ -1,10 +1,20 @@
-"""CUDA: availability, streams, launch sizes. Importing this module does not import Numba; its functions do."""
+"""CUDA: availability, streams, views, launches. Importing this module does not import Numba; its functions do.
+
+Work is ordered by streams alone: every launch goes to the stream on which the input's library works, temporary memory
+comes from that library (whose allocator orders its reuse by the same stream), and the host waits only to read a value.
+"""
 
 from __future__ import annotations
 
 import importlib.util
 import os
+from contextlib import ExitStack, nullcontext
 from typing import Any
+
+import numpy as np
+
+#: Numba warns about every launch of fewer blocks. Kernels here loop over their work, so idle blocks cost a microsecond.
+_FEWEST_BLOCKS = 128
 
 
 def simulated() -> bool:
@@ -28,22 +38,85 @@ def why_unavailable() -> tuple[str, ...]:
     return ()
 
 
-def stream_of(x: Any) -> Any:
-    """The stream on which the producer of `x` works now, so that a launch is ordered after it without a host sync."""
+def library_of(x: Any) -> str:
+    """The top-level package of an array's type: "torch", "cupy", "numba", ..."""
+    return type(x).__module__.partition(".")[0]
+
+
+def device_of(x: Any) -> Any:
+    """A context manager: inside, the device that holds `x` is current for Numba and for the library of `x`.
+
+    Numba's own arrays do not say where they live; they are taken to be on the current device.
+    """
+    if simulated():
+        return nullcontext()
     from numba import cuda
 
-    module = type(x).__module__.partition(".")[0]
-    if module == "torch":
+    library = library_of(x)
+    if library not in ("torch", "cupy"):
+        return nullcontext()
+    stack = ExitStack()
+    if library == "torch":
         import torch
 
-        return cuda.external_stream(torch.cuda.current_stream(x.device).cuda_stream)
-    if module == "cupy":
+        stack.enter_context(torch.cuda.device(x.device))
+        stack.enter_context(cuda.gpus[x.device.index])
+    else:
+        stack.enter_context(x.device)
+        stack.enter_context(cuda.gpus[x.device.id])
+    return stack
+
+
+def stream_of(x: Any) -> Any:
+    """The stream on which the producer of `x` works now, so that a launch is ordered after it without a host sync.
+
+    torch and CuPy: their current stream for the device of `x`. Others: the stream that `__cuda_array_interface__`
+    names, which every consumer must follow; without one, the default stream.
+    """
+    from numba import cuda
+
+    if simulated():
+        return cuda.default_stream()
+    library = library_of(x)
+    if library == "torch":
+        import torch
+
+        pointer = torch.cuda.current_stream(x.device).cuda_stream
+    elif library == "cupy":
         import cupy
 
-        return cuda.external_stream(cupy.cuda.get_current_stream().ptr)
-    return cuda.default_stream()
+        pointer = cupy.cuda.get_current_stream(x.device.id).ptr
+    else:
+        pointer = x.__cuda_array_interface__.get("stream") or 0
+    return cuda.external_stream(int(pointer)) if pointer else cuda.default_stream()
+
+
+def view(x: Any, dtype: Any = None) -> Any:
+    """A Numba device array over the memory of `x`, without a copy and without waiting for its stream.
+
+    `dtype` reinterprets the elements; NumPy's and torch's names differ for bfloat16, which Numba cannot name at all, so
+    ask for numpy.int16 there.
+    """
+    if simulated():
+        return x if dtype is None else x.view(dtype)
+    from numba import cuda
+
+    if dtype is not None and library_of(x) == "torch":
+        import torch
+
+        x = x.view(getattr(torch, np.dtype(dtype).name))
+        dtype = None
+    array = cuda.as_cuda_array(x, sync=False)
+    return array if dtype is None else array.view(dtype)
 
 
 def blocks(size: int, threads: int, limit: int = 1 << 16) -> int:
     """Thread blocks for a grid-stride loop over `size` elements: enough to cover it, at least 1, at most `limit`."""
     return max(1, min(limit, -(-size // threads)))
+
+
+def launch(kernel: Any, grid: int, threads: int, stream: Any, *arguments: Any, shared_bytes: int = 0) -> None:
+    """Run a grid-stride kernel: any number of blocks gives the same result, and at least `grid` are started."""
+    if not simulated():
+        grid = max(grid, _FEWEST_BLOCKS)
+    kernel[grid, threads, stream, shared_bytes](*arguments)

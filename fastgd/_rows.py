@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ._arrays import STORAGE, Unpacked, copy, empty_like_array, finite, unpack, widen
+from ._arrays import ITEMSIZE, Unpacked, copy, empty_like_array, finite, unpack, widen
 from ._checks import array_out
 from ._dispatch import Operand
 
@@ -24,8 +24,11 @@ class Layer:
     __slots__ = ("data", "dtype", "shape", "size", "wrap")
 
     def __init__(self, data: Any, dtype: str, shape: tuple[int, ...], wrap: Callable[[Any], Any]) -> None:
-        self.data, self.dtype, self.shape, self.wrap = data, dtype, shape, wrap
-        self.size = math.prod(shape)
+        self.data = data
+        self.dtype = dtype
+        self.shape = shape
+        self.wrap = wrap
+        self.size = shape[0] if len(shape) == 1 else math.prod(shape)
 
     def matrix(self) -> np.ndarray:
         """The layer as a float64 (n, size) copy on the host."""
@@ -38,16 +41,20 @@ class Rows:
     A *stack* is memory for m vectors: one (m, *shape) array per layer. *Parts* are one vector's layer arrays.
     """
 
-    __slots__ = ("d", "form", "layers", "n", "name", "operand")
+    __slots__ = ("d", "form", "layers", "n", "name", "nbytes", "operand")
 
     def __init__(self, name: str, n: int, layers: list[Layer], operand: Operand, form: str) -> None:
-        self.name, self.n, self.layers, self.operand, self.form = name, n, layers, operand, form
-        self.d = layers[0].size if len(layers) == 1 else sum(layer.size for layer in layers)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the n vectors."""
-        return self.n * sum(layer.size * STORAGE[layer.dtype].itemsize for layer in self.layers)
+        self.name = name
+        self.n = n
+        self.layers = layers
+        self.operand = operand
+        self.form = form
+        if len(layers) == 1:
+            self.d = layers[0].size
+            self.nbytes = n * self.d * ITEMSIZE[layers[0].dtype]
+        else:
+            self.d = sum(layer.size for layer in layers)
+            self.nbytes = n * sum(layer.size * ITEMSIZE[layer.dtype] for layer in layers)
 
     def wrap(self, data: Any) -> Any:
         """A kernel's result as the caller's type of array."""
@@ -78,7 +85,7 @@ class Rows:
 
     def empty(self, m: int) -> list[Any]:
         """Memory for m vectors of this structure, on the device of the vectors: one (m, *shape) array per layer."""
-        return [empty_like_array(layer.data[0], (m, *layer.shape), layer.dtype) for layer in self.layers]
+        return [empty_like_array(layer.data, (m, *layer.shape), layer.dtype) for layer in self.layers]
 
     def check_out(self, out: Any) -> list[Any]:
         """The parts of `out=` for one vector; TypeError or ValueError when it does not fit."""
@@ -100,8 +107,9 @@ class Rows:
 
     def vector(self, parts: Sequence[Any]) -> Any:
         """One vector in the caller's structure and array types."""
-        wrapped = [layer.wrap(part) for layer, part in zip(self.layers, parts, strict=True)]
-        return wrapped if self.form == "layers" else wrapped[0]
+        if self.form != "layers":
+            return self.layers[0].wrap(parts[0])
+        return [layer.wrap(part) for layer, part in zip(self.layers, parts, strict=True)]
 
     def vectors(self, stacks: Sequence[Any]) -> Any:
         """m vectors in the caller's structure and array types."""
@@ -144,7 +152,7 @@ def parse(x: Any, name: str = "x") -> Rows:
 
 def _parse_vectors(x: Sequence[Any], name: str) -> Rows:
     unpacked = [unpack(vector, f"{name}[{i}]") for i, vector in enumerate(x)]
-    return Rows(name, len(x), [_layer(unpacked, name, "")], unpacked[0].operand, "vectors")
+    return Rows(name, len(x), [_layer(unpacked, name, "")], unpacked[0][1], "vectors")
 
 
 def _parse_layers(x: Sequence[Sequence[Any]], name: str) -> Rows:
@@ -155,10 +163,10 @@ def _parse_layers(x: Sequence[Sequence[Any]], name: str) -> Rows:
         if not isinstance(vector, list | tuple) or len(vector) != layer_count:
             raise ValueError(f"{name}[{i}] must be a sequence of {layer_count} layers like {name}[0]")
     layers = []
-    first = unpack(x[0][0], f"{name}[0][0]").operand
+    first = unpack(x[0][0], f"{name}[0][0]")[1]
     for k in range(layer_count):
         unpacked = [unpack(vector[k], f"{name}[{i}][{k}]") for i, vector in enumerate(x)]
-        _same_device(unpacked[0].operand, first, f"{name}[0][{k}]", f"{name}[0][0]")
+        _same_device(unpacked[0][1], first, f"{name}[0][{k}]", f"{name}[0][0]")
         layers.append(_layer(unpacked, name, f"[{k}]"))
     widest = "float64" if any(layer.dtype == "float64" for layer in layers) else first.dtype
     return Rows(name, len(x), layers, first._replace(dtype=widest), "layers")
@@ -166,19 +174,19 @@ def _parse_layers(x: Sequence[Sequence[Any]], name: str) -> Rows:
 
 def _layer(unpacked: list[Unpacked], name: str, suffix: str) -> Layer:
     """One layer from n arrays, after checking that they agree."""
-    head = unpacked[0]
-    shape = tuple(head.data.shape)
+    head, first, wrap = unpacked[0]
+    shape = tuple(head.shape)
     rows = []
     for i, (data, operand, _) in enumerate(unpacked):
-        if operand is not head.operand or data.shape != shape:
-            _same_device(operand, head.operand, f"{name}[{i}]{suffix}", f"{name}[0]{suffix}")
-            if tuple(data.shape) != shape or operand.dtype != head.operand.dtype:
+        if operand is not first or data.shape != shape:
+            _same_device(operand, first, f"{name}[{i}]{suffix}", f"{name}[0]{suffix}")
+            if tuple(data.shape) != shape or operand.dtype != first.dtype:
                 raise ValueError(f"{name}[{i}]{suffix} is {operand.dtype} {tuple(data.shape)}, but must be "
-                                 f"{head.operand.dtype} {shape} like {name}[0]{suffix}")
+                                 f"{first.dtype} {shape} like {name}[0]{suffix}")
         if operand.device == "cpu" and not data.flags.c_contiguous:
             data = np.ascontiguousarray(data)
         rows.append(data)
-    return Layer(rows, head.operand.dtype, shape, head.wrap)
+    return Layer(rows, first.dtype, shape, wrap)
 
 
 def _same_device(operand: Operand, first: Operand, name: str, first_name: str) -> None:

@@ -59,22 +59,22 @@ def _cgroup_cpus() -> int | None:
     return max(1, math.ceil(int(quota) / int(period)))
 
 
-def budget(num_threads: int | None) -> int:
-    """Threads for one call: its own `num_threads`, else the surrounding `use`, else `available()`; 1 inside the pool."""
+def budget(num_threads: int | None, nbytes: int) -> int:
+    """Threads for one call that reads `nbytes`: its own `num_threads`, else the surrounding `use`, else `available()`.
+
+    1 inside the pool, and below PARALLEL_BYTES.
+    """
     if num_threads is not None:
         num_threads = check_num_threads(num_threads)
-    if getattr(_inside, "pool", False):
+    if nbytes < PARALLEL_BYTES or getattr(_inside, "pool", False):
         return 1
     return num_threads or num_threads_in_use() or available()
 
 
-def run(task: Callable[[], Any], *, threads: int, chunks: int, nbytes: int) -> None:
-    """Call `task` from up to `threads` threads at once; `task` takes tickets until the work is done.
-
-    Runs serially when there are fewer than two chunks or less than PARALLEL_BYTES to read.
-    """
+def run(task: Callable[[], Any], *, threads: int, chunks: int) -> None:
+    """Call `task` from up to `threads` threads at once, this one included; `task` takes tickets until none is left."""
     helpers = min(threads, chunks) - 1
-    if helpers < 1 or nbytes < PARALLEL_BYTES:
+    if helpers < 1:
         task()
         return
     futures = _submit(task, helpers)

@@ -39,7 +39,7 @@ kernels, `network.py` the sorting networks both use, `cases.py` the benchmark's 
 from .._arrays import FLOATS
 from .._dispatch import register
 
-register("robust", ("pairwise_sqdist", "combine", "median", "trimmed_mean"), ("cpu", "cuda", "reference"), FLOATS)
+register("robust", ("pairwise_sqdist", "select", "combine", "median", "trimmed_mean"), ("cpu", "cuda", "reference"), FLOATS)
 register("robust", ("krum_scores",), ("cpu", "cuda", "reference"), ("float64",))
 
 from .combinations import combine, mean  # noqa: E402  (the rows above must stand in the table first)

@@ -4,9 +4,9 @@ Every attack is a function ``attack(honest, count, **options)``. It sees all hon
 adversary does, and returns the vectors of the `count` attackers. `ATTACKS` maps each attack's name to its function.
 
 Notation: ``k`` honest vectors of ``d`` coordinates, ``f`` attackers (`count`), ``n = k + f``; mean(h) and std(h) are
-coordinate-wise, std with denominator k - 1. Arithmetic is in float64 and rounded once to the dtype of the honest vectors,
-where a value too large becomes an Inf. A NaN or an Inf in an honest vector passes into what is computed from it. The honest
-vectors are never written to, and no two attackers share memory.
+coordinate-wise, std with denominator k - 1. Arithmetic is in float64 and rounded once to the dtype of the honest
+vectors, where a value too large becomes an Inf. A NaN or an Inf in an honest vector passes into what is computed from
+it. The honest vectors are never written to, and no two attackers share memory.
 
 This module is plain NumPy and meant for tests, simulations and demonstrations, not for speed.
 """
@@ -240,8 +240,8 @@ def gaussian(honest: np.ndarray, count: int, *, sigma: float = 200.0, seed: int 
     Raises
     ------
     ValueError, TypeError
-        `honest` is not such an array; `count` is not an integer of at least 0; `sigma` is not a finite number of at least
-        0; `seed` is no seed.
+        `honest` is not such an array; `count` is not an integer of at least 0; `sigma` is not a finite number of at
+        least 0; `seed` is no seed.
 
     Notes
     -----
@@ -399,7 +399,8 @@ def lemma31(honest: np.ndarray, count: int, *, target: np.ndarray | None = None,
     if u.shape != (d,):
         raise ValueError(f"target has shape {u.shape}, but must be ({d},) like one honest vector")
     if w.shape != (k + count,):
-        raise ValueError(f"weights has shape {w.shape}, but must be ({k + count},): {k} honest vectors, {count} attackers")
+        raise ValueError(f"weights has shape {w.shape}, but must be ({k + count},): one per honest vector, then "
+                         "one per attacker")
     if not np.isfinite(w).all() or (count and w[k:].sum() == 0.0):
         raise ValueError("weights must be finite, and those of the attackers must not sum to zero")
     if count == 0:

@@ -63,7 +63,7 @@ def combine(x: Any, weights: Any, *, out: Any = None, backend: str | None = None
         return weighted_sum(rows, w[None], 1.0, out, parts, backend, num_threads)
     outs = None if out is None else rows.check_outs(out, len(w))
     stacks = rows.empty(len(w))
-    find("robust.combine", rows.operand, backend)(rows, w, 1.0, stacks, _threads.budget(num_threads))
+    find("robust.combine", rows.operand, backend)(rows, w, 1.0, stacks, _threads.budget(num_threads, rows.nbytes))
     if outs is None:
         return rows.vectors(stacks)
     for a, parts in enumerate(outs):
@@ -126,7 +126,7 @@ def mean(x: Any, *, weights: Any = None, out: Any = None, backend: str | None = 
         total = float(w.sum())
     parts = None if out is None else rows.check_out(out)
     stacks = rows.empty(1)
-    broken = find("robust.combine", rows.operand, backend)(rows, w, total, stacks, _threads.budget(num_threads))
+    broken = find("robust.combine", rows.operand, backend)(rows, w, total, stacks, _threads.budget(num_threads, rows.nbytes))
     if broken >= 0:
         bad = rows.bad_rows() & (w[0] != 0.0)
         if bad.any():
@@ -139,7 +139,7 @@ def weighted_sum(rows: Rows, weights: np.ndarray, divisor: float, out: Any, part
              num_threads: int | None) -> Any:
     """One combination of the rows, written straight to `out` when there is one."""
     stacks = rows.empty(1) if parts is None else [part[None] for part in parts]
-    find("robust.combine", rows.operand, backend)(rows, weights, divisor, stacks, _threads.budget(num_threads))
+    find("robust.combine", rows.operand, backend)(rows, weights, divisor, stacks, _threads.budget(num_threads, rows.nbytes))
     return rows.vector([stack[0] for stack in stacks]) if out is None else out
 
 

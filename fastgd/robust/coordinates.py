@@ -116,7 +116,7 @@ def _coordinatewise(operation: str, x: Any, f: int | None, out: Any, backend: st
             raise ValueError(f"trimmed_mean needs n > 2 f vectors, got n={rows.n} and f={f}: add vectors or lower f")
     parts = None if out is None else rows.check_out(out)
     stacks = rows.empty(1)
-    broken = find(operation, rows.operand, backend)(rows, f, stacks, _threads.budget(num_threads))
+    broken = find(operation, rows.operand, backend)(rows, f, stacks, _threads.budget(num_threads, rows.nbytes))
     if broken >= 0:
         bad = rows.bad_at(broken)
         raise ValueError(f"rows {index_list(bad)} of {rows.name} have a NaN or an Inf at coordinate {broken}: "

@@ -18,85 +18,97 @@ from .network import network
 
 _DTYPES = {"float32": 0, "float64": 1, "float16": 2, "bfloat16": 3}
 _from_buffer, _new = ffi.from_buffer, ffi.new
-_BYTES, _DOUBLES, _PAIRS = ffi.typeof("char[]"), ffi.typeof("double[]"), ffi.typeof("int32_t[]")
+_BYTES, _DOUBLES, _INTS, _PAIRS = (ffi.typeof(name) for name in ("char[]", "double[]", "int64_t[]", "int32_t[]"))
 _ROWS, _LAYERS, _POINTERS, _JOB = (ffi.typeof(name) for name in ("fgd_rows *", "fgd_layer[]", "char *[]", "fgd_job *"))
 
 
 def pairwise_sqdist(rows: Rows, threads: int) -> tuple[np.ndarray, np.ndarray]:
-    x = _Table(rows.layers, [layer.data for layer in rows.layers])
     n = rows.n
-    chunks = lib.fgd_robust_pairwise_chunks(n, rows.d)
-    sqdist, bad, partial = np.empty((n, n)), np.zeros(n, np.bool_), np.empty(chunks * lib.fgd_robust_pairwise_partial(n))
-    sqdist_pointer, bad_pointer = _from_buffer(_DOUBLES, sqdist), _from_buffer(_BYTES, bad)
-    partial_pointer = _from_buffer(_DOUBLES, partial)
-    _split(lambda job: lib.fgd_robust_pairwise(x.struct, partial_pointer, bad_pointer, job), rows.nbytes, chunks, threads)
-    lib.fgd_robust_pairwise_sum(n, chunks, partial_pointer, bad_pointer, sqdist_pointer)
+    sqdist, bad = np.empty((n, n)), np.zeros(n, np.bool_)
+    x, keep = _table(rows.layers, [layer.data for layer in rows.layers], n)
+    bad_pointer = _from_buffer(_BYTES, bad)
+    chunks, partial = _partial_sums(x, rows, bad_pointer, threads)
+    lib.fgd_robust_pairwise_sum(n, chunks, partial, bad_pointer, _from_buffer(_DOUBLES, sqdist))
     return sqdist, bad
 
 
+def select(rows: Rows, k: int, m: int, threads: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    n = rows.n
+    selected, scores, bad = np.empty(m, np.int64), np.empty(n), np.zeros(n, np.bool_)
+    x, keep = _table(rows.layers, [layer.data for layer in rows.layers], n)
+    bad_pointer = _from_buffer(_BYTES, bad)
+    # A job for one thread leaves the distances to the same C call.
+    chunks, partial = _partial_sums(x, rows, bad_pointer, threads) if threads > 1 else (_chunks(n, rows.d), ffi.NULL)
+    comparators, length = _comparators(n, 0, k)
+    _check(lib.fgd_robust_select(x, chunks, partial, comparators, length, k, m, _from_buffer(_DOUBLES, scores), bad_pointer,
+                                 _from_buffer(_INTS, selected)))
+    return selected, scores, bad
+
+
 def krum_scores(sqdist: np.ndarray, k: int) -> np.ndarray:
-    # Column i of the symmetric matrix holds the distances of vector i and, as its smallest value, the 0 of the diagonal:
-    # the score is the sum of ranks 1 .. k of column i, and columns are what the network sorts.
     n = len(sqdist)
     scores = np.empty(n)
-    layer = Layer(sqdist, "float64", (n,), _identity)
-    x, out = _Table([layer], [sqdist]), _Table([layer], [scores[None]])
     comparators, length = _comparators(n, 0, k)
-    _split(lambda job: lib.fgd_robust_rank_mean(x.struct, comparators, length, 1, k, 1.0, n, out.struct, job), 0, 1, 1)
+    _check(lib.fgd_robust_krum_scores(_from_buffer(_DOUBLES, sqdist), n, comparators, length, k, _from_buffer(_DOUBLES, scores)))
     return scores
 
 
 def combine(rows: Rows, weights: np.ndarray, divisor: float, stacks: list[np.ndarray], threads: int) -> int:
-    x, out = _Table(rows.layers, [layer.data for layer in rows.layers]), _Table(rows.layers, stacks)
-    weights_pointer = _from_buffer(_DOUBLES, weights)
-    return _split(lambda job: lib.fgd_robust_combine(x.struct, weights_pointer, divisor, out.struct, job),
-                  rows.nbytes, lib.fgd_robust_column_chunks(rows.d), threads)
+    x, keep = _table(rows.layers, [layer.data for layer in rows.layers], rows.n)
+    out, keep_out = _table(rows.layers, stacks, len(weights))
+    pointer = _from_buffer(_DOUBLES, weights)
+    return _split(lambda job: lib.fgd_robust_combine(x, pointer, divisor, out, job), _column_chunks, rows, threads)
 
 
 def trimmed_mean(rows: Rows, f: int, stacks: list[np.ndarray], threads: int) -> int:
-    x, out = _Table(rows.layers, [layer.data for layer in rows.layers]), _Table(rows.layers, stacks)
-    first, last = f, rows.n - f - 1
-    comparators, length = _comparators(rows.n, first, last)
-    return _split(lambda job: lib.fgd_robust_rank_mean(x.struct, comparators, length, first, last,
-                                                       float(last - first + 1), f, out.struct, job),
-                  rows.nbytes, lib.fgd_robust_column_chunks(rows.d), threads)
+    x, keep = _table(rows.layers, [layer.data for layer in rows.layers], rows.n)
+    out, keep_out = _table(rows.layers, stacks, 1)
+    last = rows.n - f - 1
+    comparators, length = _comparators(rows.n, f, last)
+    return _split(lambda job: lib.fgd_robust_rank_mean(x, comparators, length, f, last, last - f + 1, f, out, job),
+                  _column_chunks, rows, threads)
 
 
 median = trimmed_mean  # with f = (n - 1) // 2, see coordinates.py
 
 
-def _identity(data: Any) -> Any:
-    return data
+_chunks = lru_cache(maxsize=256)(lib.fgd_robust_pairwise_chunks)
 
 
-class _Table:
-    """An fgd_rows struct over layer arrays, and everything it points into."""
+def _column_chunks(n: int, d: int) -> int:
+    return lib.fgd_robust_column_chunks(d)
 
-    __slots__ = ("_keep", "struct")
 
-    def __init__(self, layers: Sequence[Layer], arrays: Sequence[Any]) -> None:
-        table = _new(_LAYERS, len(layers))
-        keep: list[Any] = [table]
-        d = 0
-        for entry, layer, array in zip(table, layers, arrays, strict=True):
-            if isinstance(array, list):
-                buffers = [_from_buffer(_BYTES, row) for row in array]
-                entry.row = pointers = _new(_POINTERS, buffers)
-                keep += (buffers, pointers)
-            elif array.flags.c_contiguous:
-                entry.base = buffer = _from_buffer(_BYTES, array)
-                entry.stride = layer.size * array.itemsize
-                keep.append(buffer)
-            else:  # contiguous rows, any distance apart
-                entry.base = ffi.cast("char *", array.__array_interface__["data"][0])
-                entry.stride = array.strides[0]
-                keep.append(array)
-            entry.size = layer.size
-            entry.dtype = _DTYPES[layer.dtype]
-            d += layer.size
-        self.struct = struct = _new(_ROWS)
-        struct.n, struct.d, struct.n_layers, struct.layer = len(arrays[0]), d, len(layers), table
-        self._keep = keep
+def _partial_sums(x: Any, rows: Rows, bad: Any, threads: int) -> tuple[int, Any]:
+    """Partial sums of the squared distances, chunk by chunk, and the number of chunks."""
+    chunks = _chunks(rows.n, rows.d)
+    partial = _from_buffer(_DOUBLES, np.empty(chunks * lib.fgd_robust_pairwise_partial(rows.n)))
+    _split(lambda job: lib.fgd_robust_pairwise(x, partial, bad, job), _chunks, rows, threads)
+    return chunks, partial
+
+
+def _table(layers: Sequence[Layer], arrays: Sequence[Any], n: int) -> tuple[Any, Any]:
+    """An fgd_rows struct over n rows of layer arrays, and what must live as long as it is used."""
+    rows = _new(_ROWS)
+    if len(arrays) == 1 and type(arrays[0]) is np.ndarray and arrays[0].flags.c_contiguous:
+        layer = layers[0]
+        lib.fgd_rows_stacked(rows, _from_buffer(_BYTES, arrays[0]), n, layer.size, _DTYPES[layer.dtype])
+        return rows, None
+    rows.layer = table = _new(_LAYERS, len(layers))
+    keep: list[Any] = [table]
+    for entry, layer, array in zip(table, layers, arrays, strict=True):
+        if isinstance(array, list):
+            pointers = [_from_buffer(_BYTES, row) for row in array]
+            entry.row = row_table = _new(_POINTERS, pointers)
+            keep += (pointers, row_table)
+        else:  # contiguous rows, any distance apart
+            entry.base = ffi.cast("char *", array.__array_interface__["data"][0])
+            entry.stride = array.strides[0]
+        entry.size = layer.size
+        entry.dtype = _DTYPES[layer.dtype]
+        rows.d += layer.size
+    rows.n, rows.n_layers = n, len(layers)
+    return rows, keep
 
 
 @lru_cache(maxsize=64)
@@ -106,14 +118,16 @@ def _comparators(n: int, first: int, last: int) -> tuple[Any, int]:
     return _from_buffer(_PAIRS, pairs), len(pairs)
 
 
-def _split(call: Callable[[Any], int], nbytes: int, chunks: int, threads: int) -> int:
-    """Run one job from several threads; the first coordinate it reports as broken, -1 if none."""
+def _split(call: Callable[[Any], int], chunks: Callable[[int, int], int], rows: Rows, threads: int) -> int:
+    """Run one job, from several threads if there are; the first coordinate it reports as broken, -1 if none."""
     job = _new(_JOB)
-    job.broken = -1
+    if threads == 1:
+        _check(call(job))
+    else:
+        _threads.run(lambda: _check(call(job)), threads=threads, chunks=chunks(rows.n, rows.d))
+    return job.broken - 1
 
-    def task() -> None:
-        if call(job):
-            raise MemoryError("fastgd could not get scratch memory for its tiles")
 
-    _threads.run(task, threads=threads, chunks=chunks, nbytes=nbytes)
-    return job.broken
+def _check(status: int) -> None:
+    if status:
+        raise MemoryError("fastgd could not get scratch memory for its tiles")

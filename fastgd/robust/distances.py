@@ -9,7 +9,7 @@ import numpy as np
 from .. import _threads
 from .._arrays import unpack
 from .._checks import array_out, count, deliver, index_list
-from .._dispatch import Operand, find, runs
+from .._dispatch import find, runs
 from .._rows import Rows, parse
 from .combinations import weighted_sum
 
@@ -70,7 +70,7 @@ def pairwise_sqdist(x: Any, *, out: Any = None, backend: str | None = None, num_
     rows = parse(x)
     if out is not None:
         array_out(out, (rows.n, rows.n), "float64", rows.operand.device)
-    sqdist, _ = find("robust.pairwise_sqdist", rows.operand, backend)(rows, _threads.budget(num_threads))
+    sqdist, _ = find("robust.pairwise_sqdist", rows.operand, backend)(rows, _threads.budget(num_threads, rows.nbytes))
     return deliver(rows.wrap(sqdist), out)
 
 
@@ -133,7 +133,7 @@ def krum_scores(sqdist: Any, f: int, *, neighbors: int | None = None, out: Any =
     return deliver(wrap(find("robust.krum_scores", operand, backend)(data, k)), out)
 
 
-@runs("robust.pairwise_sqdist", "robust.krum_scores:float64")
+@runs("robust.select")
 def krum(x: Any, f: int, *, neighbors: int | None = None, return_info: bool = False, out: Any = None,
          backend: str | None = None, num_threads: int | None = None) -> Any:
     """Krum: the one vector whose k = n - f - 2 nearest other vectors are closest in sum of squared distances.
@@ -186,15 +186,12 @@ def krum(x: Any, f: int, *, neighbors: int | None = None, return_info: bool = Fa
     rows = parse(x)
     k = _check_krum(rows.n, f, neighbors)
     parts = None if out is None else rows.check_out(out)
-    scores, bad = _scores(rows, f, k, backend, num_threads)
-    best = int(scores.argmin())
-    if bad[best]:  # every score overflowed: any finite vector is as good as another
-        best = int(bad.argmin())
-    vector = rows.copy_row(best, out, parts)
-    return (vector, KrumInfo(np.array([best]), scores, bad)) if return_info else vector
+    info = _select(rows, f, k, 1, backend, num_threads)
+    vector = rows.copy_row(info.selected[0], out, parts)
+    return (vector, info) if return_info else vector
 
 
-@runs("robust.pairwise_sqdist", "robust.krum_scores:float64", "robust.combine")
+@runs("robust.select", "robust.combine")
 def multikrum(x: Any, f: int, *, m: int | None = None, neighbors: int | None = None, return_info: bool = False,
               out: Any = None, backend: str | None = None, num_threads: int | None = None) -> Any:
     """Multi-Krum: the mean of the m vectors with the lowest Krum scores.
@@ -248,16 +245,11 @@ def multikrum(x: Any, f: int, *, m: int | None = None, neighbors: int | None = N
     k = _check_krum(n, f, neighbors)
     m = max(1, n - f - 2) if m is None else count(m, "m", 1, n)
     parts = None if out is None else rows.check_out(out)
-    scores, bad = _scores(rows, f, k, backend, num_threads)
-    if n - int(bad.sum()) < m:
-        raise ValueError(f"m={m} vectors are to be averaged, but only {n - int(bad.sum())} of {rows.name} are finite "
-                         f"(rows {index_list(bad)} have a NaN or an Inf): lower m")
-    order = np.lexsort((scores, bad))  # stable: finite vectors first, then by score, then by index
-    selected = np.sort(order[:m])
+    info = _select(rows, f, k, m, backend, num_threads)
     weights = np.zeros((1, n))
-    weights[0, selected] = 1.0
+    weights[0, info.selected] = 1.0
     vector = weighted_sum(rows, weights, float(m), out, parts, backend, num_threads)
-    return (vector, KrumInfo(selected, scores, bad)) if return_info else vector
+    return (vector, info) if return_info else vector
 
 
 def _check_krum(n: int, f: int, neighbors: int | None) -> int:
@@ -273,12 +265,18 @@ def _check_krum(n: int, f: int, neighbors: int | None) -> int:
     return count(neighbors, "neighbors", 1, n - 1)
 
 
-def _scores(rows: Rows, f: int, k: int, backend: str | None, num_threads: int | None) -> tuple[np.ndarray, np.ndarray]:
-    """Krum scores and bad rows, both on the host; ValueError when more than f rows are bad."""
-    operand = rows.operand
-    sqdist, bad = find("robust.pairwise_sqdist", operand, backend)(rows, _threads.budget(num_threads))
-    scores = find("robust.krum_scores", Operand(operand.device, "float64"), backend)(sqdist, k)
-    if np.count_nonzero(bad) > f:
-        raise ValueError(f"rows {index_list(bad)} of {rows.name} have a NaN or an Inf: {np.count_nonzero(bad)} bad "
-                         f"vectors, but only f={f} were declared: raise f or remove them")
-    return scores, bad
+def _select(rows: Rows, f: int, k: int, m: int, backend: str | None, num_threads: int | None) -> KrumInfo:
+    """The m rows with the lowest scores; ValueError when more than f rows are bad, or fewer than m are not."""
+    kernel = find("robust.select", rows.operand, backend)
+    selected, scores, bad = kernel(rows, k, m, _threads.budget(num_threads, rows.nbytes))
+    if selected[-1] < 0 or np.count_nonzero(bad) > f:
+        raise ValueError(_too_many_bad(rows, f, m, bad))
+    return KrumInfo(selected, scores, bad)
+
+
+def _too_many_bad(rows: Rows, f: int, m: int, bad: np.ndarray) -> str:
+    count_bad = np.count_nonzero(bad)
+    found = f"rows {index_list(bad)} of {rows.name} have a NaN or an Inf: "
+    if count_bad > f:
+        return found + f"{count_bad} bad vectors, but only f={f} were declared: raise f or remove them"
+    return found + f"m={m} vectors are to be averaged, but only {rows.n - count_bad} are finite: lower m"

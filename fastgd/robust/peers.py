@@ -22,6 +22,7 @@ import numpy as np
 from ..bench.case import prepared
 
 Peer = Callable[[dict[str, Any]], Any]
+Arguments = Callable[[dict[str, Any]], tuple[Any, ...]]
 
 
 def _byzfl() -> Any:
@@ -33,7 +34,7 @@ def _byzfl() -> Any:
         if spec is None or spec.submodule_search_locations is None:
             raise
         package = ModuleType("byzfl")
-        package.__path__ = list(spec.submodule_search_locations)
+        package.__spec__, package.__path__ = spec, list(spec.submodule_search_locations)
         sys.modules["byzfl"] = package
         return importlib.import_module("byzfl.aggregators.aggregators")
 
@@ -43,7 +44,7 @@ def _torch(x: Any) -> Any:
     return torch.from_numpy(x) if isinstance(x, np.ndarray) else x
 
 
-def _byzfl_peer(rule: str, arguments: Callable[[dict[str, Any]], tuple[Any, ...]], in_torch: bool) -> Peer:
+def _byzfl_peer(rule: str, arguments: Arguments, in_torch: bool) -> Peer:
     @prepared
     def peer(inputs: dict[str, Any]) -> Any:
         aggregate = getattr(_byzfl(), rule)(*arguments(inputs))
@@ -53,11 +54,11 @@ def _byzfl_peer(rule: str, arguments: Callable[[dict[str, Any]], tuple[Any, ...]
     return peer
 
 
-def _byzfl_pair(rule: str, arguments: Callable[[dict[str, Any]], tuple[Any, ...]] = lambda inputs: ()) -> dict[str, Peer]:
+def _byzfl_pair(rule: str, arguments: Arguments = lambda inputs: ()) -> dict[str, Peer]:
     return {"byzfl": _byzfl_peer(rule, arguments, False), "byzfl-torch": _byzfl_peer(rule, arguments, True)}
 
 
-def _flwr_peer(function: str, arguments: Callable[[dict[str, Any]], tuple[Any, ...]] = lambda inputs: ()) -> Peer:
+def _flwr_peer(function: str, arguments: Arguments = lambda inputs: ()) -> Peer:
     """Flower's functions on lists of (layers, number of examples), as its older strategies call them."""
 
     @prepared
@@ -103,7 +104,9 @@ def _flwr_new_multikrum(inputs: dict[str, Any]) -> Any:
 
 def _simsimd_distances(inputs: dict[str, Any]) -> Any:
     simsimd = importlib.import_module("simsimd")
-    x, threads = inputs["x"], inputs["num_threads"]
+    x = inputs["x"]
+    # On little data its threads cost a thousand times the work.
+    threads = inputs["num_threads"] if x.nbytes >= 1 << 20 else 1
     return lambda: simsimd.cdist(x, x, "sqeuclidean", threads=threads)
 
 
@@ -180,6 +183,11 @@ def _f(inputs: dict[str, Any]) -> tuple[Any, ...]:
     return (inputs["f"],)
 
 
+def _share(inputs: dict[str, Any]) -> tuple[Any, ...]:
+    # A hair above f / n, so that rounding cannot make int(p n) one less than f.
+    return (inputs["f"] / len(inputs["x"]) + 1e-9,)
+
+
 #: operation -> name -> peer. Those in LAYERED take lists of layers, those in TORCH take torch tensors of any dtype.
 PEERS: dict[str, dict[str, Peer]] = {
     "pairwise_sqdist": {"simsimd": prepared(_simsimd_distances), "torch": prepared(_torch_distances),
@@ -191,8 +199,7 @@ PEERS: dict[str, dict[str, Peer]] = {
                   "flwr": _flwr_peer("aggregate_krum", lambda inputs: (inputs["f"], inputs["m"])),
                   "flwr-new": prepared(_flwr_new_multikrum), "simsimd": prepared(_simsimd_multikrum)},
     "trimmed_mean": {**_byzfl_pair("TrMean", _f),
-                     # a hair above f / n, so that rounding cannot make int(p n) one less than f
-                     "flwr": _flwr_peer("aggregate_trimmed_avg", lambda inputs: (inputs["f"] / len(inputs["x"]) + 1e-9,)),
+                     "flwr": _flwr_peer("aggregate_trimmed_avg", _share),
                      "numpy": _numpy_trimmed_mean, "torch": prepared(_torch_trimmed_mean)},
     "median": {**_byzfl_pair("Median"), "flwr": _flwr_peer("aggregate_median"),
                "numpy": lambda inputs: np.median(inputs["x"], axis=0), "torch": prepared(_torch_median)},

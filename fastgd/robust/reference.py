@@ -33,6 +33,17 @@ def krum_scores(sqdist: np.ndarray, k: int) -> np.ndarray:
     return np.sort(others, axis=1)[:, :k].sum(axis=1)
 
 
+def select(rows: Rows, k: int, m: int, threads: int = 1) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The m rows with the lowest (score, index) that are not bad, ascending (-1 where there are fewer); scores; bad rows."""
+    sqdist, bad = pairwise_sqdist(rows)
+    scores = np.where(bad, np.inf, krum_scores(sqdist, k))
+    order = np.lexsort((scores, bad))  # stable: good rows first, then by score, then by index
+    selected = np.full(m, -1)
+    good = np.sort(order[: min(m, np.count_nonzero(~bad))])
+    selected[: len(good)] = good
+    return selected, scores, bad
+
+
 def combine(rows: Rows, weights: np.ndarray, divisor: float, stacks: list[np.ndarray], threads: int = 1) -> int:
     """y_a = sum_i W_ai x_i / divisor over the nonzero weights; the first coordinate that is not finite, or -1."""
     x = rows.matrix()
