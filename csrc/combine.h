@@ -11,7 +11,8 @@ FGD_INLINE void TN(add_rows)(const fgd_layer *layer, int64_t n, int64_t lo, int6
 {
     int64_t item = fgd_itemsize(dtype);
     ACC acc[VECTORS];
-    memset(acc, 0, sizeof acc);
+    for (int v = 0; v < VECTORS; v++)
+        TN(start)(acc + v);
     for (int64_t i = 0; i < n; i++) {
         if (weights[i] == 0.0)
             continue;
@@ -26,6 +27,26 @@ FGD_INLINE void TN(add_rows)(const fgd_layer *layer, int64_t n, int64_t lo, int6
     memcpy(sums, acc, sizeof acc);
 }
 
+/* One column again, where the sum in double overflowed. */
+typedef struct {
+    const fgd_layer *layer;
+    int64_t n;
+    const double *weights;
+    double divisor;
+} TN(combination);
+
+static long double TN(rescue_sum)(const void *context, int64_t column)
+{
+    const TN(combination) *c = context;
+    long double sum = -0.0L;
+    for (int64_t i = 0; i < c->n; i++)
+        if (c->weights[i] != 0.0) {
+            const char *p = fgd_row(c->layer, i) + column * fgd_itemsize(c->layer->dtype);
+            sum += (long double)c->weights[i] * LOAD_TAIL(p, c->layer->dtype, 1)[0];
+        }
+    return sum / c->divisor;
+}
+
 /* Columns [lo, hi) of a layer whose first coordinate is `offset`. */
 static void TN(segment_combine)(const fgd_layer *layer, int64_t n, int64_t m, int64_t lo, int64_t hi, int64_t offset,
                                 const double *weights, double divisor, const fgd_layer *out, fgd_job *job)
@@ -35,10 +56,10 @@ static void TN(segment_combine)(const fgd_layer *layer, int64_t n, int64_t m, in
         for (int64_t a = 0; a < m; a++) {
             ACC sums[VECTORS];
             FOR_DTYPE(layer->dtype, width == VECTORS * LANES, TN(add_rows), layer, n, c, width, weights + a * n, sums);
-            fgd_layer row = *out;
-            row.base = fgd_row(out, a);
+            TN(combination) context = {layer, n, weights + a * n, divisor};
             for (int v = 0; v * LANES < width; v++) {
-                int64_t broken = TN(store)(sums + v, divisor, &row, c + v * LANES, FGD_MIN(LANES, width - v * LANES));
+                int64_t broken = TN(store)(sums + v, divisor, (char *)fgd_row(out, a), out->dtype, c + v * LANES,
+                                           FGD_MIN(LANES, width - v * LANES), TN(rescue_sum), &context);
                 if (broken >= 0)
                     fgd_lower(&job->broken, offset + c + v * LANES + broken);
             }

@@ -71,25 +71,37 @@ FGD_NOINLINE void TN(tile_diagonal)(const REAL *a, int64_t steps, double *sums, 
     TN(tile_body)(a, a, steps, sums, 1, next0, next1);
 }
 
+static char TN(has_bad)(const REAL *a, int64_t steps)
+{
+    for (int64_t k = 0; k < steps; k++)
+        for (int l = 0; l < LANES; l++)
+            if (!(fabs(a[4 * LANES * k + l]) < INFINITY))
+                return 1;
+    return 0;
+}
+
 /* One pair's block again, in double, when the fast sum `fast` is not trustworthy; marks rows that are not finite. */
 FGD_NOINLINE double TN(careful)(const REAL *a, const REAL *b, int64_t steps, double fast, char *bad_a, char *bad_b)
 {
-    double q[LANES] = {0}, sum = 0.0;
+    double q[LANES] __attribute__((aligned(64))) = {0}, sum = 0.0;
     int64_t k = 0;
     if (fast == 0.0) /* equal rows, or differences too small to square */
         while (k < steps && memcmp(a + 4 * LANES * k, b + 4 * LANES * k, LANES * sizeof(REAL)) == 0)
             k++;
     for (; k < steps; k++)
         for (int l = 0; l < LANES; l++) {
-            double x = a[4 * LANES * k + l], y = b[4 * LANES * k + l], t = x - y;
-            if (!(fabs(x) < INFINITY))
-                __atomic_store_n(bad_a, 1, __ATOMIC_RELAXED);
-            if (!(fabs(y) < INFINITY))
-                __atomic_store_n(bad_b, 1, __ATOMIC_RELAXED);
+            double t = (double)a[4 * LANES * k + l] - (double)b[4 * LANES * k + l];
             q[l] += t * t;
         }
     for (int l = 0; l < LANES; l++)
         sum += q[l];
+    if (!(sum < INFINITY)) {
+        if (TN(has_bad)(a, steps))
+            __atomic_store_n(bad_a, 1, __ATOMIC_RELAXED);
+        if (TN(has_bad)(b, steps))
+            __atomic_store_n(bad_b, 1, __ATOMIC_RELAXED);
+        sum = INFINITY;
+    }
     return sum;
 }
 

@@ -99,6 +99,23 @@ FGD_INLINE int64_t TN(first_broken)(const KEY *count, int64_t width, int64_t tol
     return -1;
 }
 
+/* One column of a sorted tile again, where the sum in double overflowed. */
+typedef struct {
+    const KEY *tile;
+    int64_t first, last, lo;
+    double divisor;
+} TN(ranks);
+
+static long double TN(rescue_ranks)(const void *context, int64_t column)
+{
+    const TN(ranks) *c = context;
+    int64_t at = column - c->lo;
+    long double sum = -0.0L;
+    for (int64_t r = c->first; r <= c->last; r++)
+        sum += ((LANES_OF)TN(key)(c->tile[r * VECTORS + at / LANES]))[at % LANES];
+    return sum / c->divisor;
+}
+
 /* Columns [lo, hi) of a layer whose first coordinate is `offset`. */
 static void TN(segment_ranks)(const fgd_layer *layer, int64_t n, int64_t lo, int64_t hi, int64_t offset, KEY *tile,
                               const int32_t *network, int64_t length, int64_t first, int64_t last, double divisor,
@@ -120,10 +137,12 @@ static void TN(segment_ranks)(const fgd_layer *layer, int64_t n, int64_t lo, int
             TN(sort)(tile, network, length);
         for (int v = 0; v * LANES < width; v++) {
             ACC acc;
-            memset(&acc, 0, sizeof acc);
+            TN(start)(&acc);
             for (int64_t r = first; r <= last; r++)
                 TN(add)(&acc, (LANES_OF)TN(key)(tile[r * VECTORS + v]), 1.0);
-            TN(store)(&acc, divisor, out, c + v * LANES, FGD_MIN(LANES, width - v * LANES));
+            TN(ranks) context = {tile, first, last, c, divisor};
+            TN(store)(&acc, divisor, (char *)fgd_row(out, 0), out->dtype, c + v * LANES, FGD_MIN(LANES, width - v * LANES),
+                      TN(rescue_ranks), &context);
         }
     }
 }

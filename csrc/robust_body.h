@@ -54,26 +54,12 @@ FGD_INLINE void FN(add_f)(ACC *acc, v16f x, double weight)
     acc->half[1] += weight * __builtin_convertvector(half[1], v8d);
 }
 
-/* Write `count` columns of acc / divisor, rounded once; the first that is not finite, or -1. */
-FGD_INLINE int64_t FN(store_f)(const ACC *acc, double divisor, const fgd_layer *out, int64_t column, int64_t count)
+/* acc / divisor in double */
+FGD_INLINE void FN(divide_f)(const ACC *acc, double divisor, double *y)
 {
-    double y[16] __attribute__((aligned(64)));
-    *(v8d *)y = acc->half[0] / divisor;
-    *(v8d *)(y + 8) = acc->half[1] / divisor;
-    int64_t item = fgd_itemsize(out->dtype), broken = -1;
-    char *p = (char *)out->base + column * item;
-    if (out->dtype == FGD_F32 && count == 16) {
-        v8f half[2] = {__builtin_convertvector(*(v8d *)y, v8f), __builtin_convertvector(*(v8d *)(y + 8), v8f)};
-        memcpy(p, half, sizeof half);
-    } else
-        for (int64_t l = 0; l < count; l++)
-            fgd_store(p + l * item, out->dtype, y[l]);
-    v8d zero = (*(v8d *)y - *(v8d *)y) + (*(v8d *)(y + 8) - *(v8d *)(y + 8)); /* NaN in lanes that are not finite */
-    double doubt = ((zero[0] + zero[1]) + (zero[2] + zero[3])) + ((zero[4] + zero[5]) + (zero[6] + zero[7]));
-    for (int64_t l = 0; doubt != 0.0 && l < count && broken < 0; l++)
-        if (!(fabs(y[l]) < INFINITY))
-            broken = l;
-    return broken;
+    v8d low = acc->half[0] / divisor, high = acc->half[1] / divisor;
+    memcpy(y, &low, sizeof low);
+    memcpy(y + 8, &high, sizeof high);
 }
 
 #if FGD_LEVEL == 2
@@ -117,6 +103,7 @@ FGD_INLINE double FN(fold_f)(const float *lane)
     return ((sum[0] + sum[4]) + (sum[2] + sum[6])) + ((sum[1] + sum[5]) + (sum[3] + sum[7]));
 }
 
+#include "write.h"
 #include "pairwise.h"
 #include "rank.h"
 #include "combine.h"
@@ -158,18 +145,25 @@ FGD_INLINE void FN(add_d)(ACC *acc, v8d x, double weight)
     acc->sum = sum;
 }
 
-FGD_INLINE int64_t FN(store_d)(const ACC *acc, double divisor, const fgd_layer *out, int64_t column, int64_t count)
+/* The error of the rounded product y * b, without FMA (Dekker 1971). */
+FGD_INLINE v8d FN(product_error)(v8d y, double b, v8d product)
 {
-    int64_t broken = -1;
-    for (int64_t l = 0; l < count; l++) {
-        double sum = acc->sum[l] + acc->error[l];
-        sum = sum == sum ? sum : acc->sum[l]; /* beside an infinite sum the error is NaN */
-        double y = sum / divisor;
-        fgd_store((char *)out->base + (column + l) * 8, FGD_F64, y);
-        if (broken < 0 && !(fabs(y) < INFINITY))
-            broken = l;
-    }
-    return broken;
+    v8d big = y * 0x1.0000002p27, high = big - (big - y), low = y - high;
+    double big_b = b * 0x1.0000002p27, high_b = big_b - (big_b - b), low_b = b - high_b;
+    return ((high * high_b - product) + high * low_b + low * high_b) + low * low_b;
+}
+
+/* acc / divisor, refined by one step of long division: what y * divisor leaves of the sum, in all its digits. Lanes whose
+ * sum overflowed come out not finite. A correction of zero is not added, which keeps -0. */
+FGD_INLINE void FN(divide_d)(const ACC *acc, double divisor, double *result)
+{
+    v8d rest = acc->error, sum = acc->sum + rest;
+    sum = (v8d)(((v8i)acc->sum & (rest == 0.0)) | ((v8i)sum & (rest != 0.0)));
+    v8d y = sum / divisor, product = y * divisor;
+    v8d correction = (((acc->sum - product) - FN(product_error)(y, divisor, product)) + rest) / divisor;
+    v8d refined = y + correction;
+    refined = (v8d)(((v8i)y & (correction == 0.0)) | ((v8i)refined & (correction != 0.0)));
+    memcpy(result, &refined, sizeof refined);
 }
 
 /* No FMA for double: the baseline lacks it, and memory is the limit. */
@@ -199,6 +193,7 @@ FGD_INLINE double FN(fold_d)(const double *lane)
     return ((lane[0] + lane[4]) + (lane[2] + lane[6])) + ((lane[1] + lane[5]) + (lane[3] + lane[7]));
 }
 
+#include "write.h"
 #include "pairwise.h"
 #include "rank.h"
 #include "combine.h"

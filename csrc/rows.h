@@ -26,7 +26,7 @@ static inline double fgd_round_to(double v, int digits, int lowest)
     frexp(v, &exponent);
     int last = FGD_MAX(exponent - digits, lowest);
     double shift = ldexp(0x1.8p52, last); /* adding it leaves room for no digit below 2^last */
-    return fabs(v) < INFINITY ? v + shift - shift : v;
+    return fabs(v) < 0x1p200 ? v + shift - shift : v; /* far above the halves' range there is nothing to round */
 }
 
 /* Write one coordinate, rounded once from double to the layer's dtype. */

@@ -18,8 +18,8 @@ from .bench import command
 #: Optional libraries, and what they are for.
 OPTIONAL = {"torch": "tensors in and out", "cupy": "GPU arrays", "jax": "arrays in and out",
             "numba_cuda": "GPU kernels", "sklearn": "the demo's data", "matplotlib": "pictures",
-            "tqdm": "progress bars", "threadpoolctl": "equal thread counts in bench", "byzfl": "peer in bench", "flwr": "peer in bench",
-            "simsimd": "peer in bench", "scipy": "peer in bench"}
+            "tqdm": "progress bars", "threadpoolctl": "equal thread counts in bench", "byzfl": "peer in bench",
+            "flwr": "peer in bench", "simsimd": "peer in bench", "scipy": "peer in bench"}
 
 ENVIRONMENT = ("FASTGD_BACKEND", "FASTGD_NUM_THREADS", "FASTGD_ISA", "OMP_NUM_THREADS")
 

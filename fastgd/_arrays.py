@@ -50,18 +50,20 @@ def unpack(x: Any, name: str) -> Unpacked:
     if torch is not None and isinstance(x, torch.Tensor):
         return _unpack_torch(torch, x, name)
     if isinstance(x, np.ndarray):
-        return _unpack_numpy(np.asarray(x), name)
+        return _unpack_numpy(x if isinstance(x, np.ma.MaskedArray) else np.asarray(x), name)
     if _on_device(x):
         return _unpack_device(x, name)
     jax = sys.modules.get("jax")
     if jax is not None and isinstance(x, jax.Array):
         data, operand, wrap = _unpack_numpy(np.asarray(x), name)
-        return data, operand, lambda result: jax.numpy.asarray(wrap(result))
+        return data, operand, lambda result: _jax_wrap(jax, wrap(result))
     raise TypeError(f"{name} must be a NumPy, torch, CuPy or JAX array, got {type(x).__name__}: "
                     "convert it with numpy.asarray(..., dtype=numpy.float32)")
 
 
 def _unpack_numpy(x: np.ndarray, name: str) -> Unpacked:
+    if isinstance(x, np.ma.MaskedArray):
+        raise TypeError(f"{name} is a masked array, but every value must count: pass {name}.filled(...)")
     dtype = x.dtype
     known = _NAMES.get(dtype)
     if known:
@@ -79,6 +81,9 @@ def _wrong_dtype(name: str, dtype: str) -> str:
 def _unpack_torch(torch: Any, x: Any, name: str) -> Unpacked:
     if x.requires_grad:
         raise ValueError(f"{name} is a torch tensor that requires grad; fastgd does not differentiate: pass {name}.detach()")
+    if x.layout is not torch.strided:
+        raise TypeError(f"{name} is a torch tensor of layout {x.layout}, but must be dense: pass {name}.to_dense()")
+    x = x.resolve_neg()
     dtype = str(x.dtype).removeprefix("torch.")
     if dtype not in FLOATS:
         raise TypeError(_wrong_dtype(name, str(x.dtype)).replace(".astype('float32')", ".float()"))
@@ -90,6 +95,11 @@ def _unpack_torch(torch: Any, x: Any, name: str) -> Unpacked:
         data = x.view(torch.int16).numpy().view(np.uint16)
         return data, Operand("cpu", dtype), _torch_wrap
     return x.numpy(), Operand("cpu", dtype), torch.from_numpy
+
+
+def _jax_wrap(jax: Any, data: np.ndarray) -> Any:
+    """A JAX array, or NumPy's where JAX has no such dtype: float64 exists there in x64 mode only."""
+    return data if data.dtype == np.float64 and not jax.config.jax_enable_x64 else jax.numpy.asarray(data)
 
 
 def _torch_wrap(data: np.ndarray) -> Any:
@@ -182,10 +192,10 @@ def finite(x: Any, dtype: str) -> np.ndarray:
 
 
 def first_operand(arguments: Iterable[Any]) -> Operand:
-    """The operand of the first array among `arguments`, looking into sequences; host float32 if there is none."""
+    """The operand of the first array among `arguments`, looking into sequences; TypeError if there is none."""
     for argument in arguments:
         while isinstance(argument, list | tuple) and argument:
             argument = argument[0]
         if hasattr(argument, "dtype") and hasattr(argument, "shape"):
             return unpack(argument, "the argument")[1]
-    return Operand("cpu", "float32")
+    raise TypeError("explain needs the call's arguments, an array among them")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import numpy as np
@@ -13,11 +14,12 @@ def count(value: Any, name: str, low: int, high: int | None = None) -> int:
     """`value` as an integer with low <= value <= high; TypeError or ValueError naming the argument otherwise."""
     if type(value) is not int:
         try:
-            value = value.__index__() if not isinstance(value, bool | np.bool_) else None
-        except AttributeError:
-            value = None
-        if value is None:
-            raise TypeError(f"{name} must be an integer: pass int({name})")
+            index = operator.index(value) if not isinstance(value, bool | np.bool_) else None
+        except TypeError:
+            index = None
+        if index is None:
+            raise TypeError(f"{name} must be an integer, got {value!r}")
+        value = index
     if value < low or (high is not None and value > high):
         limits = f"at least {low}" if high is None else f"from {low} to {high}"
         raise ValueError(f"{name} must be an integer {limits}, got {value}")
@@ -39,11 +41,3 @@ def array_out(out: Any, shape: tuple[int, ...], dtype: str, device: str, name: s
     if device == "cpu" and not (data.flags.c_contiguous and data.flags.writeable):
         raise ValueError(f"{name} must be C-contiguous and writable: pass numpy.empty({shape}, '{dtype}')")
     return data
-
-
-def deliver(result: Any, out: Any) -> Any:
-    """`result`, or `out` filled with it."""
-    if out is None:
-        return result
-    out[...] = result
-    return out

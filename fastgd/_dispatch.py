@@ -11,10 +11,11 @@ choice possible, and nothing falls back in silence; a request that cannot be met
 from __future__ import annotations
 
 import importlib
+import operator
 import os
 import warnings
 from collections.abc import Callable
-from contextvars import ContextVar, Token
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, NamedTuple
@@ -100,44 +101,56 @@ def kernels() -> list[Kernel]:
 
 def find(operation: str, operand: Operand, backend: str | None = None) -> Callable[..., Any]:
     """The function that runs `operation` on `operand`; BackendError when the requested backend cannot."""
-    requested = backend or _settings.get().backend or _environment_backend()
+    requested = backend if backend is not None else _settings.get().backend or _environment_backend()
     try:
         return _resolved[operation, requested, operand]
-    except KeyError:
-        function = _choose(operation, operand, requested).load()
+    except (KeyError, TypeError):  # TypeError: not hashable, so no backend's name
+        function = _choose(operation, operand, check_backend(requested)).load()
         _resolved[operation, requested, operand] = function
         return function
 
 
-def _reasons(operation: str, operand: Operand, requested: str) -> dict[str, tuple[str, ...]]:
-    """For each backend why it is not the one: what it lacks, or that another was asked for or comes first."""
-    rows = _table[operation]
-    reasons = {}
-    for name in BACKENDS:
-        why = rows[name].why_not(operand) if name in rows else (f"no {name} kernel for {operation}",)
-        if not why and requested == "auto" and name == "reference":
-            why = ("slow oracle, runs only on request: backend='reference'",)
-        if not why and requested not in ("auto", name):
-            why = (f"backend={requested!r} was asked for",)
-        reasons[name] = why
-    return reasons
+def check_backend(name: Any) -> str:
+    """`name`, or an error that lists the choices."""
+    if not isinstance(name, str):
+        raise TypeError(f"backend must be one of {', '.join(CHOICES)}, got {name!r}")
+    if name not in CHOICES:
+        raise ValueError(f"backend must be one of {', '.join(CHOICES)}, got {name!r}")
+    return name
+
+
+def _candidates(operation: str, operand: Operand, requested: str) -> tuple[str, ...]:
+    """The backends to try, in order. Auto: where the array is; the reference only if the C core was not built."""
+    if requested != "auto":
+        return (requested,)
+    return ("cpu", "reference") if operand.device == "cpu" and _environment("cpu") else (operand.device,)
 
 
 def _choose(operation: str, operand: Operand, requested: str) -> Kernel:
-    if requested not in CHOICES:
-        raise ValueError(f"backend must be one of {', '.join(CHOICES)}, got {requested!r}")
-    reasons = _reasons(operation, operand, requested)
-    for name, why in reasons.items():
-        if not why:
-            return _table[operation][name]
-    if requested == "auto" and operand.device == "cpu" and _environment("cpu"):
-        reference = _table[operation].get("reference")
-        if reference and not reference.why_not(operand):
-            warnings.warn(f"fastgd runs {operation} in the slow NumPy reference: {_environment('cpu')[0]}",
-                          RuntimeWarning, stacklevel=4)
-            return reference
+    # Reasons against backends that are not candidates are worked out for error messages only: they may import Numba.
+    rows = _table[operation]
+    for name in _candidates(operation, operand, requested):
+        if name in rows and not rows[name].why_not(operand):
+            if requested == "auto" and name == "reference":
+                warnings.warn(f"fastgd runs {operation} in the slow NumPy reference: {_environment('cpu')[0]}",
+                              RuntimeWarning, stacklevel=4)
+            return rows[name]
     raise BackendError(f"no backend can run {operation} on a {operand.dtype} array on {operand.device} "
-                       f"(requested: {requested})", reasons)
+                       f"(requested: {requested})", _reasons(operation, operand, requested))
+
+
+def _reasons(operation: str, operand: Operand, requested: str) -> dict[str, tuple[str, ...]]:
+    """For each backend why it does not run the call: what it lacks, or that another was asked for or comes first."""
+    rows = _table[operation]
+    candidates = _candidates(operation, operand, requested)
+    reasons = {}
+    for name in BACKENDS:
+        why = rows[name].why_not(operand) if name in rows else (f"no {name} kernel for {operation}",)
+        if not why and name not in candidates:
+            slow = "slow oracle, runs only on request: backend='reference'"
+            why = (slow if requested == "auto" else f"backend={requested!r} was asked for",)
+        reasons[name] = why
+    return reasons
 
 
 # ---------------------------------------------------------------------------------------------- the user's choice
@@ -146,6 +159,7 @@ def _choose(operation: str, operand: Operand, requested: str) -> Kernel:
 class _Settings(NamedTuple):
     backend: str | None = None
     num_threads: int | None = None
+    outer: Any = None  # the _Settings to return to
 
 
 _settings: ContextVar[_Settings] = ContextVar("fastgd", default=_Settings())  # noqa: B039 (a NamedTuple is immutable)
@@ -177,7 +191,7 @@ class use:
     Notes
     -----
     Stored in a context variable: it holds for this thread or task alone. A call's own arguments override it. An object
-    can be entered again and again, also nested.
+    can be entered again and again, nested, and by several threads.
 
     Raises
     ------
@@ -193,29 +207,31 @@ class use:
     """
 
     def __init__(self, *, backend: str | None = None, num_threads: int | None = None) -> None:
-        if backend is not None and backend not in CHOICES:
-            raise ValueError(f"backend must be one of {', '.join(CHOICES)}, got {backend!r}")
+        if backend is not None:
+            check_backend(backend)
         if num_threads is not None:
             num_threads = check_num_threads(num_threads)
-        self._settings = _Settings(backend, num_threads)
-        self._tokens: list[Token[_Settings]] = []
+        self._own = _Settings(backend, num_threads)
 
     def __enter__(self) -> use:
-        outer, own = _settings.get(), self._settings
-        self._tokens.append(_settings.set(_Settings(own.backend or outer.backend, own.num_threads or outer.num_threads)))
+        outer, own = _settings.get(), self._own
+        _settings.set(_Settings(own.backend or outer.backend, own.num_threads or outer.num_threads, outer))
         return self
 
     def __exit__(self, *_: object) -> None:
-        _settings.reset(self._tokens.pop())
+        # The way back is kept in the context, not in self: threads and tasks may share one object.
+        _settings.set(_settings.get().outer)
 
 
 def check_num_threads(value: Any) -> int:
     """`value` as an integer of at least 1, or an error that names `num_threads`."""
     try:
-        count = value.__index__()
-    except AttributeError:
-        raise TypeError(f"num_threads must be an integer of at least 1, got {value!r}") from None
-    if isinstance(value, bool) or count < 1:
+        count = operator.index(value)
+    except TypeError:
+        count = None
+    if count is None or isinstance(value, bool):
+        raise TypeError(f"num_threads must be an integer of at least 1, got {value!r}")
+    if count < 1:
         raise ValueError(f"num_threads must be an integer of at least 1, got {value!r}")
     return count
 
@@ -223,14 +239,15 @@ def check_num_threads(value: Any) -> int:
 # -------------------------------------------------------------------------------------------------------- reasons
 
 
-def runs(*operations: str) -> Callable[[Any], Any]:
-    """Mark a public function with the table operations it runs, for `explain`.
+def runs(*operations: str, array: bool = True) -> Callable[[Any], Any]:
+    """Mark a public function with the table operations it runs, for `explain`; `array`: whether it takes an array.
 
     "operation:dtype" says that the operation works on values of that dtype, whatever the argument's dtype is.
     """
 
     def mark(function: Any) -> Any:
         function.__fastgd_operations__ = operations
+        function.__fastgd_array__ = array
         return function
 
     return mark
@@ -270,16 +287,14 @@ def explain(function: Callable[..., Any], *args: Any, **kwargs: Any) -> str:
         raise TypeError(f"explain needs a public fastgd function, got {function!r}")
     from ._arrays import first_operand
 
-    operand = first_operand((*args, *(value for key, value in kwargs.items() if key != "backend")))
-    requested = kwargs.get("backend") or _settings.get().backend or _environment_backend()
+    arguments = (*args, *(value for key, value in kwargs.items() if key != "backend"))
+    operand = first_operand(arguments) if function.__fastgd_array__ else Operand("cpu", "float32")
+    requested = check_backend(kwargs["backend"]) if kwargs.get("backend") is not None else _settings.get().backend or _environment_backend()
     lines = []
     for entry in operations:
         operation, _, dtype = entry.partition(":")
         inner = operand._replace(dtype=dtype) if dtype else operand
         lines.append(f"{operation} on a {inner.dtype} array on {inner.device} (requested: {requested})")
-        chosen = False
         for name, why in _reasons(operation, inner, requested).items():
-            word = "chosen" if not why and not chosen else f"not chosen: {'; '.join(why) or 'comes later'}"
-            chosen = chosen or not why
-            lines.append(f"  {name:<10} {word}")
+            lines.append(f"  {name:<10} {'not chosen: ' + '; '.join(why) if why else 'chosen'}")
     return "\n".join(lines)

@@ -100,7 +100,7 @@ class Rows:
         if self.form == "stacked":
             layer = self.layers[0]
             stack = array_out(out, (m, *layer.shape), layer.dtype, self.operand.device)
-            return [[stack[a]] for a in range(m)]
+            return [[stack[a, ...]] for a in range(m)]
         if not isinstance(out, list | tuple) or len(out) != m:
             raise ValueError(f"out must be a list of {m} vectors structured like those of {self.name}")
         return [self.check_out(vector) for vector in out]
@@ -115,12 +115,21 @@ class Rows:
         """m vectors in the caller's structure and array types."""
         if self.form == "stacked":
             return self.layers[0].wrap(stacks[0])
-        return [self.vector([stack[a] for stack in stacks]) for a in range(len(stacks[0]))]
+        return [self.vector([stack[a, ...] for stack in stacks]) for a in range(len(stacks[0]))]
+
+    def may_overlap(self, parts: Sequence[Any]) -> bool:
+        """Whether the parts of `out=` may share memory with the vectors. On a device, where that is not known, True."""
+        if self.operand.device != "cpu":
+            return True
+        arrays = [a for layer in self.layers for a in (layer.data if isinstance(layer.data, list) else [layer.data])]
+        return any(np.may_share_memory(part, a) for part in parts for a in arrays)
 
     def copy_row(self, index: int, out: Any, parts: Sequence[Any] | None) -> Any:
         """A copy of vector `index`, in `out` when there is one (`parts` are its parts)."""
-        rows = [layer.data[index] for layer in self.layers]
-        return self.vector([copy(row) for row in rows]) if parts is None else self.store(rows, out, parts)
+        rows = [layer.data[index] if isinstance(layer.data, list) else layer.data[index, ...] for layer in self.layers]
+        if parts is None:
+            return self.vector([copy(row) for row in rows])
+        return self.store([copy(row) for row in rows] if self.may_overlap(parts) else rows, out, parts)
 
     def store(self, result: Sequence[Any], out: Any, parts: Sequence[Any] | None) -> Any:
         """The parts of a result as a new vector, or copied into `out`."""

@@ -72,36 +72,78 @@ def budget(num_threads: int | None, nbytes: int) -> int:
 
 
 def run(task: Callable[[], Any], *, threads: int, chunks: int) -> None:
-    """Call `task` from up to `threads` threads at once, this one included; `task` takes tickets until none is left."""
+    """Call `task` from up to `threads` threads at once, this one included; `task` takes tickets until none is left.
+
+    Returns when no thread works on it any more, even after an interrupt: helpers read and write the caller's memory.
+    """
     helpers = min(threads, chunks) - 1
     if helpers < 1:
         task()
         return
-    futures = _submit(task, helpers)
+    crew = _Crew(task)
+    _submit(crew.help, helpers)
     try:
         task()
     finally:
-        # A helper that never started is not needed: this thread has taken every ticket. One that did start still reads
-        # our buffers, so it is waited for.
-        for future in futures:
-            if not future.cancel():
-                future.result()
+        crew.dismiss()
+    if crew.error is not None:
+        raise crew.error
 
 
-def _submit(task: Callable[[], Any], helpers: int) -> list[Any]:
-    global _pool, _pool_size
-    from concurrent.futures import ThreadPoolExecutor
+class _Crew:
+    """The helpers of one job. A helper that comes after `dismiss` does nothing, so nobody waits for one in a queue."""
 
-    with _lock:
-        if _pool is None or _pool_size < helpers:
-            # The old, smaller pool finishes what it has; its threads end with it.
-            if _pool is not None:
-                _pool.shutdown(wait=False)
-            _pool, _pool_size = ThreadPoolExecutor(helpers, "fastgd", initializer=_mark_inside), helpers
+    def __init__(self, task: Callable[[], Any]) -> None:
+        self.task = task
+        self.error: BaseException | None = None
+        self._working = 0
+        self._dismissed = False
+        self._change = threading.Condition()
+
+    def help(self) -> None:
+        with self._change:
+            if self._dismissed:
+                return
+            self._working += 1
         try:
-            return [_pool.submit(task) for _ in range(helpers)]
-        except RuntimeError:  # the interpreter is shutting down and takes no new work: the caller does it alone
-            return []
+            self.task()
+        except BaseException as error:  # handed to the caller by `run`
+            self.error = error
+        finally:
+            with self._change:
+                self._working -= 1
+                self._change.notify_all()
+
+    def dismiss(self) -> None:
+        """Let nobody begin any more, and wait for those at work."""
+        interrupt = None
+        while True:
+            try:
+                with self._change:
+                    self._dismissed = True
+                    self._change.wait_for(lambda: self._working == 0)
+                    break
+            except KeyboardInterrupt as error:
+                interrupt = error
+        if interrupt is not None:
+            raise interrupt
+
+
+def _submit(help: Callable[[], None], helpers: int) -> None:
+    """Ask the pool for helpers. Where no thread can be had (limits, interpreter shutdown), the caller works alone."""
+    global _pool, _pool_size
+    try:
+        with _lock:
+            if _pool is None or _pool_size < helpers:
+                from concurrent.futures import ThreadPoolExecutor
+
+                if _pool is not None:
+                    _pool.shutdown(wait=False)  # the smaller pool finishes what it has, and its threads end
+                _pool, _pool_size = ThreadPoolExecutor(helpers, "fastgd", initializer=_mark_inside), helpers
+            for _ in range(helpers):
+                _pool.submit(help)
+    except (RuntimeError, ImportError):
+        return
 
 
 def _mark_inside() -> None:

@@ -67,7 +67,7 @@ def combine(x: Any, weights: Any, *, out: Any = None, backend: str | None = None
     if outs is None:
         return rows.vectors(stacks)
     for a, parts in enumerate(outs):
-        rows.store([stack[a] for stack in stacks], out, parts)
+        rows.store([stack[a, ...] for stack in stacks], out, parts)
     return out
 
 
@@ -122,7 +122,8 @@ def mean(x: Any, *, weights: Any = None, out: Any = None, backend: str | None = 
         w = _weights(weights, rows.n)
         if w.ndim != 1 or (w < 0.0).any() or not w.any():
             raise ValueError("weights of a mean must be one number >= 0 per vector, at least one of them positive")
-        w = w[None] / w.max()  # keeps the sum of huge weights finite
+        # Scaled, the sum of huge weights is finite; a positive weight stays positive, so its row is still looked at.
+        w = np.maximum(w / w.max(), np.finfo(np.float64).tiny * (w > 0.0))[None]
         total = float(w.sum())
     parts = None if out is None else rows.check_out(out)
     stacks = rows.empty(1)
@@ -132,20 +133,27 @@ def mean(x: Any, *, weights: Any = None, out: Any = None, backend: str | None = 
         if bad.any():
             raise ValueError(f"rows {index_list(bad)} of {rows.name} have a NaN or an Inf, and a mean tolerates none: "
                              "remove them, or use a robust rule such as median or trimmed_mean")
-    return rows.store([stack[0] for stack in stacks], out, parts)
+    return rows.store([stack[0, ...] for stack in stacks], out, parts)
 
 
 def weighted_sum(rows: Rows, weights: np.ndarray, divisor: float, out: Any, parts: list[Any] | None, backend: str | None,
              num_threads: int | None) -> Any:
     """One combination of the rows, written straight to `out` when there is one."""
-    stacks = rows.empty(1) if parts is None else [part[None] for part in parts]
+    direct = parts is not None and not rows.may_overlap(parts)
+    stacks = [part[None] for part in parts] if parts is not None and direct else rows.empty(1)
     find("robust.combine", rows.operand, backend)(rows, weights, divisor, stacks, _threads.budget(num_threads, rows.nbytes))
-    return rows.vector([stack[0] for stack in stacks]) if out is None else out
+    return out if direct else rows.store([stack[0, ...] for stack in stacks], out, parts)
 
 
 def _weights(weights: Any, n: int) -> np.ndarray:
     """Weights as a finite float64 (n,) or (m, n) array."""
-    w = np.ascontiguousarray(weights, dtype=np.float64)
+    try:
+        w = np.asarray(weights)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"weights must be an array of numbers on the host: {error}") from None
+    if w.dtype.kind not in "fiu" or isinstance(weights, np.ma.MaskedArray):
+        raise TypeError(f"weights must be an array of real numbers on the host, got {type(weights).__name__} of dtype {w.dtype}")
+    w = np.ascontiguousarray(w, np.float64)
     if w.ndim not in (1, 2) or w.shape[-1] != n:
         raise ValueError(f"weights has shape {w.shape}, but must be ({n},) or (m, {n}): one weight per vector")
     if not np.isfinite(w).all():

@@ -10,7 +10,7 @@ from typing import Any
 from .. import _threads
 from .._checks import count, index_list
 from .._dispatch import find, runs
-from .._rows import parse
+from .._rows import Rows, parse
 
 
 
@@ -56,7 +56,8 @@ def median(x: Any, *, out: Any = None, backend: str | None = None, num_threads: 
     >>> fastgd.robust.median(np.array([[1.0, 5.0], [2.0, np.nan], [9.0, 7.0]]))
     array([2., 7.])
     """
-    return _coordinatewise("robust.median", x, None, out, backend, num_threads)
+    rows = parse(x)
+    return _coordinatewise("robust.median", rows, (rows.n - 1) // 2, out, backend, num_threads)
 
 
 @runs("robust.trimmed_mean")
@@ -103,22 +104,19 @@ def trimmed_mean(x: Any, f: int, *, out: Any = None, backend: str | None = None,
     >>> fastgd.robust.trimmed_mean(np.array([[1.0], [2.0], [4.0], [np.inf], [-1e30]]), 1)
     array([2.33333333])
     """
-    return _coordinatewise("robust.trimmed_mean", x, f, out, backend, num_threads)
-
-
-def _coordinatewise(operation: str, x: Any, f: int | None, out: Any, backend: str | None, num_threads: int | None) -> Any:
     rows = parse(x)
-    if f is None:
-        f = tolerated = (rows.n - 1) // 2
-    else:
-        f = tolerated = count(f, "f", 0)
-        if rows.n <= 2 * f:
-            raise ValueError(f"trimmed_mean needs n > 2 f vectors, got n={rows.n} and f={f}: add vectors or lower f")
+    f = count(f, "f", 0)
+    if rows.n <= 2 * f:
+        raise ValueError(f"trimmed_mean needs n > 2 f vectors, got n={rows.n} and f={f}: add vectors or lower f")
+    return _coordinatewise("robust.trimmed_mean", rows, f, out, backend, num_threads)
+
+
+def _coordinatewise(operation: str, rows: Rows, f: int, out: Any, backend: str | None, num_threads: int | None) -> Any:
     parts = None if out is None else rows.check_out(out)
     stacks = rows.empty(1)
     broken = find(operation, rows.operand, backend)(rows, f, stacks, _threads.budget(num_threads, rows.nbytes))
     if broken >= 0:
         bad = rows.bad_at(broken)
         raise ValueError(f"rows {index_list(bad)} of {rows.name} have a NaN or an Inf at coordinate {broken}: "
-                         f"{bad.sum()} bad values, but at most {tolerated} are tolerated there: remove those vectors")
-    return rows.store([stack[0] for stack in stacks], out, parts)
+                         f"{bad.sum()} bad values, but at most {f} are tolerated there: remove those vectors")
+    return rows.store([stack[0, ...] for stack in stacks], out, parts)

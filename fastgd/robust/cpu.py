@@ -48,6 +48,7 @@ def select(rows: Rows, k: int, m: int, threads: int) -> tuple[np.ndarray, np.nda
 def krum_scores(sqdist: np.ndarray, k: int) -> np.ndarray:
     n = len(sqdist)
     scores = np.empty(n)
+    sqdist = np.ascontiguousarray(sqdist.T)  # the kernel sorts columns
     comparators, length = _comparators(n, 0, k)
     _check(lib.fgd_robust_krum_scores(_from_buffer(_DOUBLES, sqdist), n, comparators, length, k, _from_buffer(_DOUBLES, scores)))
     return scores

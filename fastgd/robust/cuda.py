@@ -7,12 +7,12 @@ stacked input that is not contiguous, and vectors or layers that come as a list,
 memory: the partial distances (at most 64 MiB or one n x n matrix), the values of `trimmed_mean` for large n (64 MiB).
 
 Waiting. Launches are asynchronous on the stream of the input's library. The host waits only for what it returns: the
-bad rows of `pairwise_sqdist`, the distances in `krum_scores`, the broken coordinate of the others.
+bad rows of `pairwise_sqdist`, the distances in `select`, the broken coordinate of the others.
 
 Determinism. Every function gives the same bits on every run and GPU: the split of the work depends on n and d alone,
 and no floating-point value is added atomically. Against the CPU: the coordinate-wise rules and `combine` agree to one
-unit in the last place (they are rounded from about 48 bits, float64 from about 100), distances to their documented
-relative error.
+unit in the last place (they are rounded from about 48 bits, float64 from about 100; the sign of a zero may differ),
+distances to their documented relative error.
 """
 
 from __future__ import annotations
@@ -125,22 +125,21 @@ def pairwise_sqdist(rows: Rows, threads: int = 1) -> tuple[Any, np.ndarray]:
         return sqdist, call.read(bad) > 0
 
 
-def krum_scores(sqdist: Any, k: int) -> np.ndarray:
-    """The scores on the host: n^2 distances are copied there, which is little beside the n^2 d work that made them."""
+def select(rows: Rows, k: int, m: int, threads: int = 1) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The choice is made on the host: its n^2 distances are little beside the n^2 d work that made them."""
+    sqdist, bad = pairwise_sqdist(rows)
     with _cuda.device_of(sqdist):
-        view, stream = _cuda.view(sqdist), _cuda.stream_of(sqdist)
-        host = view.copy_to_host(stream=stream)
-        stream.synchronize()
-    host = np.array(host.T, order="C")  # the CPU kernel sorts columns: column i shall hold the distances of vector i
-    np.fill_diagonal(host, 0.0)
-    if not (host >= 0.0).all():
-        raise ValueError("sqdist holds a NaN or a negative distance: pass the output of pairwise_sqdist")
-    return find("robust.krum_scores", Operand("cpu", "float64"), "auto")(host, k)
+        distances = _Call(rows).read(_cuda.view(sqdist))
+    scores = np.where(bad, np.inf, find("robust.krum_scores", Operand("cpu", "float64"), "auto")(distances, k))
+    order = np.lexsort((scores, bad))  # stable: good rows first, then by score, then by index
+    chosen = np.sort(order[: min(m, rows.n - np.count_nonzero(bad))])
+    return np.concatenate([chosen, np.full(m - len(chosen), -1)]), scores, bad
 
 
 # ------------------------------------------------------------------------------------------------ linear combinations
 
 
+@np.errstate(under="ignore")
 def _terms(weights: np.ndarray, divisor: float, real: type) -> tuple[np.ndarray, np.ndarray]:
     """`picks` and `terms` of the kernel."""
     m = len(weights)
@@ -159,10 +158,10 @@ def _terms(weights: np.ndarray, divisor: float, real: type) -> tuple[np.ndarray,
     shift = np.frexp(np.abs(values).sum(axis=1))[1] + 1
     values = np.ldexp(values, -shift[:, None])
     mantissa, divisor_exponent = np.frexp(divisor)
-    terms = np.zeros((m, width + HEADER, 2), real)
+    terms: np.ndarray = np.zeros((m, width + HEADER, 2), real)
     terms[:, 0] = _words(np.array(2.0 * mantissa), real)
     left = exponent + shift - (divisor_exponent - 1)
-    step = 126 if real is np.float32 else 1022
+    step = 100 if real is np.float32 else 1000  # leaves room for the kernel's own scaling between the factors
     for place in ((1, 0), (1, 1), (2, 0)):
         part = np.clip(left, -step, step)
         terms[:, place[0], place[1]] = np.ldexp(1.0, part)
@@ -174,7 +173,7 @@ def _terms(weights: np.ndarray, divisor: float, real: type) -> tuple[np.ndarray,
 
 
 def _words(values: np.ndarray, real: type) -> np.ndarray:
-    high = values.astype(real)
+    high: np.ndarray = values.astype(real)
     return np.stack([high, (values - high).astype(real)], axis=-1)
 
 
@@ -253,12 +252,12 @@ median = trimmed_mean  # with f = (n - 1) // 2, see coordinates.py
 
 
 #: (n, f) of the register kernels that stand for all, and registers at most in float32.
-_SORTED = ((1, 0, 32), (5, 1, 32), (16, 4, 40), (32, 8, 56), (64, 31, 88), (64, 0, 96))
+_SORTED = ((1, 0, 32), (5, 1, 32), (16, 4, 40), (32, 8, 56), (64, 31, 96), (64, 0, 96))
 
 
-def _kernels() -> list[tuple[Any, list[str], bool, int | None]]:
+def _kernels() -> list[tuple[Any, list[str], bool, int]]:
     """(kernel, signatures, whether float64 instructions are meant, registers at most) for every kernel and dtype."""
-    found: list[tuple[Any, list[str], bool, int | None]] = []
+    found: list[tuple[Any, list[str], bool, int]] = []
 
     def add(kernel: Any, arguments: str, double: bool, most: int) -> None:
         found.append((kernel, [f"void({arguments})"], double, most))
@@ -268,11 +267,11 @@ def _kernels() -> list[tuple[Any, list[str], bool, int | None]]:
         double = form.real is np.float64
         x, real, end = f"{form.element}[:,::1]", form.real.__name__, "int64, int64, int64[::1]"
         add(make_pairwise_kernel(form), f"{x}, int64, int64, float64[:,:,::1], float32[:,::1]", True, 168)
-        add(make_combine_kernel(form), f"{x}, int64[:,::1], {real}[:,:,::1], {x}, int64, int64[::1]", double, 64)
+        add(make_combine_kernel(form), f"{x}, int64[:,::1], {real}[:,:,::1], {x}, int64, int64[::1]", double, 72)
         for shared in (True, False):
             add(make_tile_kernel(form, shared), f"{x}, int32[:,::1], int64, int64, {real}, {real}[::1], {x}, {end}",
                 double, 64)
-        for n, f, most in _SORTED:
+        for n, f, most in _SORTED if form.dtype == form.real.__name__ else _SORTED[3:4]:
             add(make_register_kernel(form, n, f), f"{x}, {x}, {end}", double, most * (2 if double else 1))
     return found
 

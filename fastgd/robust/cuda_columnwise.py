@@ -6,7 +6,7 @@ from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
-from numba import cuda
+from numba import cuda, types
 
 from .cuda_device import Format, divide, sorter, two_sum
 
@@ -60,9 +60,9 @@ def make_combine_kernel(form: Format) -> Any:
                 if abs(s) <= limit:
                     high, low = divide(s, e, terms[a, 0, 0], terms[a, 0, 1])
                     f0, f1, f2 = terms[a, 1, 0], terms[a, 1, 1], terms[a, 2, 0]
-                    if abs(high * f0 * f1 * f2 * back) < normal:
+                    if abs(high * f0 * back * f1 * f2) < normal:
                         high, low = odd(high, low), zero  # the scaling will round
-                    out[a, c] = store(high * f0 * f1 * f2 * back, low * f0 * f1 * f2 * back)
+                    out[a, c] = store(high * f0 * back * f1 * f2, low * f0 * back * f1 * f2)
                 else:
                     out[a, c] = store(s, zero)
                     cuda.atomic.min(broken, 0, offset + c)
@@ -142,7 +142,7 @@ def make_register_kernel(form: Format, n: int, f: int) -> Any:
 
 @cache
 def make_tile_kernel(form: Format, shared: bool) -> Any:
-    real, store = form.real, form.store
+    store, kind = form.store, types.float64 if form.real is np.float64 else types.float32
     gather, average = _steps(form)
 
     @cuda.jit
@@ -154,7 +154,7 @@ def make_tile_kernel(form: Format, shared: bool) -> Any:
         memory while n values a thread fit there, else to `scratch` in global memory (mostly L2).
         """
         if shared:
-            values, at, step = cuda.shared.array(0, real), cuda.threadIdx.x, cuda.blockDim.x
+            values, at, step = cuda.shared.array(0, kind), cuda.threadIdx.x, cuda.blockDim.x
         else:
             values, at, step = scratch, cuda.grid(1), cuda.gridsize(1)
         for c in range(cuda.grid(1), out.shape[1], cuda.gridsize(1)):

@@ -16,7 +16,7 @@ _PITCH = TILE + 1  # of a staged tile: neither its rows nor its columns then sha
 PAIR_THREADS = 64  # 8 x 8 threads, each with the 4 x 4 pairs of rows ty + 8 r and tx + 8 s
 SEGMENT = 512  # columns added in the data's real type before the sums go to float64
 
-#: Six blocks on a multiprocessor instead of four; no value is spilled. The simulator does not know the option.
+#: Six blocks on a multiprocessor instead of five; no value is spilled. The simulator does not know the option.
 _OCCUPANCY = {} if simulated() else {"max_registers": 168}
 
 
@@ -33,21 +33,17 @@ def _plus(a: Any, b: Any) -> Any:
 
 
 @cuda.jit(device=True)
-def _picked(value: Any, bit: Any, factor: Any) -> Any:
-    return np.float64(value) * factor if bit else np.float64(0.0)
-
-
-@cuda.jit(device=True)
-def _flush(wide: Any, total: Any, mask: Any, factor: Any) -> Any:
-    """wide_s + total_s factor for the s whose bit is set; exact products, factor is a power of two."""
-    return (wide[0] + _picked(total[0], mask & 1, factor), wide[1] + _picked(total[1], mask & 2, factor),
-            wide[2] + _picked(total[2], mask & 4, factor), wide[3] + _picked(total[3], mask & 8, factor))
+def _flush(wide: Any, row: Any, total: Any, mask: Any, factor: Any) -> None:
+    """wide[row + s] += total_s factor for the s whose bit is set; exact products, factor is a power of two."""
+    for s in range(4):
+        if mask >> (row + s) & 1:
+            wide[row + s, cuda.threadIdx.x] += np.float64(total[s]) * factor
 
 
 @cache
 def make_pairwise_kernel(form: Format) -> Any:
     real, load = form.real, form.load
-    single = real is np.float32
+    single = form.dtype in ("float32", "bfloat16")  # where squares can leave the range of the real type
     zero, unit, limit = real(0), real(1), np.finfo(real).max
     tiny = real(2.0**-100) if single else zero
     down, up = (real(2.0**-80), real(2.0**100)) if single else (unit, unit)
@@ -106,11 +102,11 @@ def make_pairwise_kernel(form: Format) -> Any:
         return bits
 
     @cuda.jit(device=True)
-    def write(partial: Any, chunk: Any, i: Any, j: Any, n: Any, wide: Any, bad_i: Any, bad: Any) -> None:
-        for s in range(4):
-            if i < j + 8 * s and j + 8 * s < n:
-                broken = bad_i or bad[TILE + cuda.threadIdx.x % 8 + 8 * s]
-                partial[chunk, i, j + 8 * s] = np.float64(np.inf) if broken else wide[s]
+    def flush(wide: Any, total: Any, mask: Any, factor: Any) -> None:
+        _flush(wide, 0, total[0], mask, factor)
+        _flush(wide, 4, total[1], mask, factor)
+        _flush(wide, 8, total[2], mask, factor)
+        _flush(wide, 12, total[3], mask, factor)
 
     @cuda.jit(**_OCCUPANCY)
     def pairwise_kernel(x: Any, chunks: Any, columns: Any, partial: Any, bad_rows: Any) -> None:
@@ -120,11 +116,13 @@ def make_pairwise_kernel(form: Format) -> Any:
         multiply-adds in the real type. A block makes one (run, tile of 32 x 32 pairs) at a time.
         Order: 32 columns ascending, 16 such sums to a segment, segments added in float64. In float32, a segment whose
         sum overflowed or is below 2^-100 is done again with the data scaled by 2^-80 or 2^100, which is exact where it
-        matters: no finite row is too large or too small. NaN and Inf count as 0 here, their pairs get +inf at the end.
+        matters: no finite row is too large or too small. (Equal rows, whose sum is 0, pay for that pass too.) NaN and
+        Inf count as 0 here, and their pairs get +inf at the end.
         """
         a = cuda.shared.array((TILE, _PITCH), real)
         b = cuda.shared.array((TILE, _PITCH), real)
         bad = cuda.shared.array(PAIR_THREADS, np.int32)  # of the 32 + 32 rows
+        wide = cuda.shared.array((16, PAIR_THREADS), np.float64)  # each thread's 16 sums; registers are for the tile
         t = cuda.threadIdx.x
         ty, tx = t // 8, t % 8
         n, size = x.shape[0], x.shape[1]
@@ -139,29 +137,27 @@ def make_pairwise_kernel(form: Format) -> Any:
             i, j = first + ty, second + tx
             bad[t] = 0
             cuda.syncthreads()
-            w0 = w1 = w2 = w3 = (np.float64(0.0), np.float64(0.0), np.float64(0.0), np.float64(0.0))
+            for p in range(16):
+                wide[p, t] = 0.0
             for start in range(chunk * columns, min(size, (chunk + 1) * columns), SEGMENT):
                 stop = min(start + SEGMENT, size)
-                t0, t1, t2, t3 = sums(x, a, b, bad, first, second, start, stop, unit)
-                mask, undo = 0xFFFF, np.float64(1.0)
+                total = sums(x, a, b, bad, first, second, start, stop, unit)
+                bits = 0
                 if single:
-                    bits = (unsafe(t0, i, j, n) | unsafe(t1, i + 8, j, n) << 4 | unsafe(t2, i + 16, j, n) << 8
-                            | unsafe(t3, i + 24, j, n) << 12)
-                    mask = 0xFFFF & ~(bits | bits >> 16)
-                w0, w1, w2, w3 = (_flush(w0, t0, mask, undo), _flush(w1, t1, mask >> 4, undo),
-                                  _flush(w2, t2, mask >> 8, undo), _flush(w3, t3, mask >> 12, undo))
+                    bits = (unsafe(total[0], i, j, n) | unsafe(total[1], i + 8, j, n) << 4
+                            | unsafe(total[2], i + 16, j, n) << 8 | unsafe(total[3], i + 24, j, n) << 12)
+                flush(wide, total, ~(bits | bits >> 16), np.float64(1.0))
                 if single:
                     for again in range(2):
                         mask = bits & 0xFFFF if again == 0 else bits >> 16
                         if cuda.syncthreads_or(mask):  # the same answer in all threads of the block
                             scale, undo = (down, undo_down) if again == 0 else (up, undo_up)
-                            t0, t1, t2, t3 = sums(x, a, b, bad, first, second, start, stop, scale)
-                            w0, w1, w2, w3 = (_flush(w0, t0, mask, undo), _flush(w1, t1, mask >> 4, undo),
-                                              _flush(w2, t2, mask >> 8, undo), _flush(w3, t3, mask >> 12, undo))
-            write(partial, chunk, i, j, n, w0, bad[ty], bad)
-            write(partial, chunk, i + 8, j, n, w1, bad[ty + 8], bad)
-            write(partial, chunk, i + 16, j, n, w2, bad[ty + 16], bad)
-            write(partial, chunk, i + 24, j, n, w3, bad[ty + 24], bad)
+                            flush(wide, sums(x, a, b, bad, first, second, start, stop, scale), mask, undo)
+            for p in range(16):
+                row, other = ty + 8 * (p // 4), tx + 8 * (p % 4)
+                if first + row < second + other and second + other < n:
+                    broken = bad[row] or bad[TILE + other]
+                    partial[chunk, first + row, second + other] = np.float64(np.inf) if broken else wide[p, t]
             if pair == 0 and t < TILE and first + t < n:
                 bad_rows[chunk, first + t] = np.float32(bad[t])
             cuda.syncthreads()

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import _threads
-from .._arrays import unpack
-from .._checks import array_out, count, deliver, index_list
+from .._arrays import to_host, unpack
+from .._checks import array_out, count, index_list
 from .._dispatch import find, runs
 from .._rows import Rows, parse
 from .combinations import weighted_sum
@@ -68,10 +68,12 @@ def pairwise_sqdist(x: Any, *, out: Any = None, backend: str | None = None, num_
            [25.,  0.]])
     """
     rows = parse(x)
-    if out is not None:
-        array_out(out, (rows.n, rows.n), "float64", rows.operand.device)
+    view = None if out is None else array_out(out, (rows.n, rows.n), "float64", rows.operand.device)
     sqdist, _ = find("robust.pairwise_sqdist", rows.operand, backend)(rows, _threads.budget(num_threads, rows.nbytes))
-    return deliver(rows.wrap(sqdist), out)
+    if view is None:
+        return rows.wrap(sqdist)
+    view[...] = sqdist
+    return out
 
 
 @runs("robust.krum_scores")
@@ -82,7 +84,8 @@ def krum_scores(sqdist: Any, f: int, *, neighbors: int | None = None, out: Any =
     Parameters
     ----------
     sqdist : (n, n) float64 array
-        Squared distances; row i belongs to vector i. The diagonal is ignored; +inf marks dropped vectors.
+        Squared distances; row i belongs to vector i. The diagonal is ignored; +inf marks dropped vectors. A device array
+        is copied to the host: logic on n x n numbers runs there, and so does the result live there.
     f : int
         Byzantine vectors to tolerate, f >= 0 and n >= 2 f + 3 (n > 2 f when `neighbors` is given).
     neighbors : int, optional
@@ -122,15 +125,16 @@ def krum_scores(sqdist: Any, f: int, *, neighbors: int | None = None, out: Any =
         raise ValueError(f"sqdist is {operand.dtype} {tuple(data.shape)}, but must be float64 (n, n), as made by pairwise_sqdist")
     n = data.shape[0]
     k = _check_krum(n, f, neighbors)
-    if out is not None:
-        array_out(out, (n,), "float64", operand.device)
-    if operand.device == "cpu":
-        # The kernel sorts columns: transposed, column i holds the distances of vector i.
-        data = np.array(data.T, order="C")
-        np.fill_diagonal(data, 0.0)
-        if not (data >= 0.0).all():
-            raise ValueError("sqdist holds a NaN or a negative distance: pass the output of pairwise_sqdist")
-    return deliver(wrap(find("robust.krum_scores", operand, backend)(data, k)), out)
+    view = None if out is None else array_out(out, (n,), "float64", "cpu")
+    data = np.array(to_host(data))
+    np.fill_diagonal(data, 0.0)
+    if not (data >= 0.0).all():
+        raise ValueError("sqdist holds a NaN or a negative distance: pass the output of pairwise_sqdist")
+    scores = find("robust.krum_scores", operand, backend)(data, k)
+    if view is None:
+        return wrap(scores) if operand.device == "cpu" else scores
+    view[...] = scores
+    return out
 
 
 @runs("robust.select")
@@ -262,6 +266,8 @@ def _check_krum(n: int, f: int, neighbors: int | None) -> int:
         return n - f - 2
     if n <= 2 * f:
         raise ValueError(f"Krum with neighbors= needs n > 2 f vectors, got n={n} and f={f}: add vectors or lower f")
+    if n < 2:
+        raise ValueError(f"Krum needs n >= 2 vectors, so that each has a neighbour, got n={n}: add vectors")
     return count(neighbors, "neighbors", 1, n - 1)
 
 
@@ -270,11 +276,12 @@ def _select(rows: Rows, f: int, k: int, m: int, backend: str | None, num_threads
     kernel = find("robust.select", rows.operand, backend)
     selected, scores, bad = kernel(rows, k, m, _threads.budget(num_threads, rows.nbytes))
     if selected[-1] < 0 or np.count_nonzero(bad) > f:
-        raise ValueError(_too_many_bad(rows, f, m, bad))
+        raise ValueError(_too_many_bad(rows, f, m))
     return KrumInfo(selected, scores, bad)
 
 
-def _too_many_bad(rows: Rows, f: int, m: int, bad: np.ndarray) -> str:
+def _too_many_bad(rows: Rows, f: int, m: int) -> str:
+    bad = rows.bad_rows()  # kernels stop looking at a row when all others are known to be bad
     count_bad = np.count_nonzero(bad)
     found = f"rows {index_list(bad)} of {rows.name} have a NaN or an Inf: "
     if count_bad > f:

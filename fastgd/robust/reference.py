@@ -1,4 +1,6 @@
-"""The oracle of the room: plain NumPy in float64, one obvious line per formula, slow. Shares no code with the kernels.
+"""The oracle of the room: plain NumPy, one obvious line per formula, slow. Shares no code with the kernels.
+
+Arithmetic is float64 for float32 and the halves, and longdouble (80 bits on x86) for float64.
 
 Every function has the signature of its kernels in `cpu.py` and `cuda.py`: `rows` are the parsed vectors, `stacks` the
 memory for the result (one (m, *shape) array per layer), and the number of threads, which the reference ignores.
@@ -16,10 +18,10 @@ from .._rows import Rows
 
 def pairwise_sqdist(rows: Rows, threads: int = 1) -> tuple[np.ndarray, np.ndarray]:
     """D_ij = sum_c (x_ic - x_jc)^2, +inf beside a row with a NaN or an Inf; and which rows have one."""
-    x = rows.matrix()
+    x = _wide(rows)
     bad = ~np.isfinite(x).all(axis=1)
     with np.errstate(over="ignore", invalid="ignore"):
-        sqdist = np.stack([((x - row) ** 2).sum(axis=1) for row in x])
+        sqdist = np.stack([((x - row) ** 2).sum(axis=1) for row in x]).astype(np.float64)
     sqdist[bad, :] = np.inf
     sqdist[:, bad] = np.inf
     np.fill_diagonal(sqdist, 0.0)
@@ -46,30 +48,37 @@ def select(rows: Rows, k: int, m: int, threads: int = 1) -> tuple[np.ndarray, np
 
 def combine(rows: Rows, weights: np.ndarray, divisor: float, stacks: list[np.ndarray], threads: int = 1) -> int:
     """y_a = sum_i W_ai x_i / divisor over the nonzero weights; the first coordinate that is not finite, or -1."""
-    x = rows.matrix()
-    y = np.zeros((len(weights), rows.d))
+    x = _wide(rows)
+    y = np.full((len(weights), rows.d), -0.0, x.dtype)  # -0 is the one number that changes no sum
     with np.errstate(over="ignore", invalid="ignore"):
         for a, w in enumerate(weights):
             for i in np.flatnonzero(w):
                 y[a] += w[i] * x[i]
-        y /= divisor
+        y = (y / divisor).astype(np.float64)
     _fill(rows, stacks, y)
     return _first(~np.isfinite(y).all(axis=0))
 
 
 def trimmed_mean(rows: Rows, f: int, stacks: list[np.ndarray], threads: int = 1) -> int:
     """Mean of the values of rank f .. n - f - 1, non-finite ones ranking last; the first coordinate with too many, or -1."""
-    x = rows.matrix()
+    x = _wide(rows)
     finite = np.isfinite(x)
-    kept = np.sort(np.where(finite, x, np.inf), axis=0)[f : rows.n - f]
+    x = np.where(finite, x, np.inf)
+    order = np.lexsort((~np.signbit(x), x), axis=0)  # -0 before +0, so that the order of the rows leaves no trace
+    kept = np.take_along_axis(x, order, axis=0)[f : rows.n - f]
     with np.errstate(invalid="ignore", over="ignore"):
-        _fill(rows, stacks, kept.mean(axis=0)[None])
+        _fill(rows, stacks, (kept.sum(axis=0, initial=-0.0) / len(kept))[None].astype(np.float64))
     return _first((~finite).sum(axis=0) > f)
 
 
 def median(rows: Rows, f: int, stacks: list[np.ndarray], threads: int = 1) -> int:
     """The trimmed mean of the one or two middle ranks: f is (n - 1) // 2."""
     return trimmed_mean(rows, f, stacks, threads)
+
+
+def _wide(rows: Rows) -> np.ndarray:
+    """The (n, d) vectors in a precision above their own."""
+    return rows.matrix().astype(np.longdouble if rows.operand.dtype == "float64" else np.float64, copy=False)
 
 
 def _fill(rows: Rows, stacks: list[Any], y: np.ndarray) -> None:

@@ -1,0 +1,41 @@
+/* Results into the layers, for one precision. Part of a body file (isa.h); included once per precision.
+ *
+ * `rescue(context, column)` gives a column's value in long double when the sum in double overflowed; values beyond the dtype
+ * become Inf by rounding.
+ */
+
+/* Sums start from -0, the one number that changes no other. */
+FGD_INLINE void TN(start)(ACC *acc)
+{
+    memset(acc, 0, sizeof *acc);
+    *(v8d *)acc = -(v8d){0};
+    if (LANES == 16)
+        ((v8d *)acc)[1] = -(v8d){0};
+}
+
+/* Write acc / divisor into `count` columns, rounded once; the first that is not finite, or -1. */
+FGD_INLINE int64_t TN(store)(const ACC *acc, double divisor, char *row, int32_t dtype, int64_t column, int64_t count,
+                             long double (*rescue)(const void *, int64_t), const void *context)
+{
+    double y[LANES] __attribute__((aligned(64))), doubt = 0.0;
+    int64_t broken = -1, item = fgd_itemsize(dtype);
+    TN(divide)(acc, divisor, y);
+    for (int l = 0; l < LANES; l++)
+        doubt += y[l] - y[l]; /* NaN as soon as one lane is not finite */
+    for (int64_t l = 0; doubt != 0.0 && l < count; l++)
+        if (!(fabs(y[l]) < INFINITY)) {
+            y[l] = LANES == 8 ? (double)rescue(context, column + l) : y[l];
+            if (broken < 0 && !(fabs(y[l]) < INFINITY))
+                broken = l;
+        }
+    row += column * item;
+    if (count == LANES && dtype == (LANES == 8 ? FGD_F64 : FGD_F32)) {
+        REAL rounded[LANES];
+        for (int l = 0; l < LANES; l++)
+            rounded[l] = (REAL)y[l];
+        memcpy(row, rounded, sizeof rounded);
+    } else
+        for (int64_t l = 0; l < count; l++)
+            fgd_store(row + l * item, dtype, y[l]);
+    return broken;
+}

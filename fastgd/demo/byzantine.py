@@ -1,0 +1,259 @@
+"""`fastgd demo byzantine`: a small network learns digits while some of the workers attack it.
+
+Each attack is met with the plain mean and with the robust rules; see `training.py` for what a step is. The rules take
+the vectors as lists of layers, [W1, b1, W2, b2] per worker, as any network has them.
+
+The plain mean is NumPy's. `fastgd.robust.mean` agrees with it on finite vectors and raises ValueError for a NaN or Inf.
+
+References
+----------
+Blanchard, El Mhamdi, Guerraoui, Stainer: Machine Learning with Adversaries (NIPS 2017), for Krum.
+Karimireddy, He, Jaggi: Byzantine-Robust Learning on Heterogeneous Datasets via Bucketing (ICLR 2022), for `--skew`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+
+import fastgd
+from fastgd import robust
+from fastgd._cuda import why_unavailable
+from fastgd.robust.attacks import ATTACKS
+
+from . import network as nn
+from .results import draw, report, table
+from .training import Rule, Settings, Vector, gradients, numpy_mean, train
+
+__all__ = ["gradients", "main"]
+
+ATTACK_NAMES = ("none", "nan", "inf", "sign_flip", "ipm", "alie", "gaussian", "mimic", "label_flip")
+SHOWN = ("nan", "sign_flip", "ipm")  # the attacks of a run without --attack
+PLOT_SUFFIXES = (".png", ".pdf", ".svg")
+
+RULES: dict[str, Rule] = {
+    "mean": numpy_mean,
+    "krum": robust.krum,
+    "multikrum": robust.multikrum,
+    "median": lambda vectors, f: robust.median(vectors),
+    "trimmed_mean": robust.trimmed_mean,
+}
+
+
+class Refusal(Exception):
+    """A request that cannot be met; its text is one sentence for the user."""
+
+
+def _on_device(rule: Rule) -> Rule:
+    """`rule` on copies of the vectors on the GPU."""
+    from numba import cuda
+
+    def moved(vectors: list[Vector], f: int) -> Vector:
+        result: list[Any] = rule([[cuda.to_device(layer) for layer in vector] for vector in vectors], f)
+        return [layer.copy_to_host() for layer in result]
+
+    return moved
+
+
+# ------------------------------------------------------------------------------------------------- command line
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise Refusal(f"{message} (see --help)")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the demonstration. Returns 0, or 2 after one sentence on stderr saying why it cannot run."""
+    try:
+        args = _arguments(argv)
+        _check_installed(args)
+        with fastgd.use(backend=args.backend):
+            return _demonstrate(args)
+    except (Refusal, OSError) as error:
+        print(f"fastgd demo byzantine: {error}", file=sys.stderr)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    default = Settings()
+    parser = _Parser(
+        prog="fastgd demo byzantine", formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Train a small network on handwritten digits while some of the workers attack, with the plain mean "
+                    "and with\nrobust rules, and show the test accuracy each of them reaches.",
+        epilog="attacks (mean(h): the mean of what the honest workers send; see fastgd.robust.attacks):\n"
+               "  nan, inf    every coordinate is NaN, or +Inf\n"
+               "  sign_flip   -scale * mean(h), loud: far from what the honest workers send\n"
+               "  ipm         -epsilon * mean(h), the same vector, quiet: 3 is just above 11 honest / 4 attacking,\n"
+               "              where the plain mean turns around; 0.1 to 0.5 is aimed at Krum, not at the mean\n"
+               "  alie        mean(h) + z * std(h), inside the spread of the honest vectors\n"
+               "  gaussian    noise of standard deviation sigma\n"
+               "  mimic       a copy of the first worker's vector; hurts most with --skew\n"
+               "  label_flip  attackers learn 9 - label instead of label\n"
+               "  none        the attackers behave\n")
+    add = parser.add_argument
+    add("--attack", nargs="+", metavar="NAME", choices=(*ATTACK_NAMES, "all"), default=list(SHOWN),
+        help=f"one or more of {', '.join(ATTACK_NAMES)}, all (default: {' '.join(SHOWN)})")
+    add("--rule", nargs="+", metavar="NAME", choices=(*RULES, "all"), default=["all"],
+        help=f"one or more of {', '.join(RULES)}, all (default: all)")
+    add("--workers", type=_integer(1, 200), default=default.workers, metavar="N", help="(default: %(default)s)")
+    add("--byzantine", type=_integer(0, 199), default=default.byzantine, metavar="F",
+        help="attackers among the workers (default: %(default)s)")
+    add("--steps", type=_integer(1, 100_000), default=default.steps, metavar="T", help="(default: %(default)s)")
+    add("--seed", type=_integer(0, 2**32 - 1), default=default.seed, metavar="S",
+        help="decides shares, start and minibatches (default: %(default)s)")
+    add("--momentum", type=_number(0.0, 0.999), default=default.momentum, metavar="BETA",
+        help="momentum at each worker (default: %(default)s)")
+    add("--skew", type=_number(0.0, 1.0), default=default.skew, metavar="FRACTION",
+        help="part of the data that is dealt out sorted by label: 0 alike workers, 1 the most different (default: 0)")
+    add("--scale", type=_number(0.0, 1e30), default=10.0, metavar="X", help="of sign_flip (default: 10)")
+    add("--epsilon", type=_number(0.0, 1e30), default=3.0, metavar="X", help="of ipm (default: 3)")
+    add("--z", type=_number(-1e30, 1e30), default=None, metavar="X", help="of alie (default: the paper's z_max)")
+    add("--sigma", type=_number(0.0, 1e30), default=200.0, metavar="X", help="of gaussian (default: 200)")
+    add("--backend", choices=("auto", "cpu", "cuda", "reference"), default=None,
+        help="which kernels aggregate (default: FASTGD_BACKEND, or auto)")
+    add("--plot", type=Path, default=Path("byzantine.png"), metavar="FILE",
+        help="where to draw the curves: .png, .pdf or .svg (default: %(default)s)")
+    add("--no-plot", dest="plot", action="store_const", const=None, help="draw nothing")
+    add("--json", type=Path, default=None, metavar="FILE", help="also write all results there; - is stdout")
+    return parser
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    args = _parser().parse_args(argv)
+    args.attack = list(ATTACK_NAMES) if "all" in args.attack else list(dict.fromkeys(args.attack))
+    args.rule = list(RULES) if "all" in args.rule else list(dict.fromkeys(args.rule))
+    if args.byzantine >= args.workers:
+        raise Refusal(f"--byzantine {args.byzantine} leaves no honest one of --workers {args.workers}")
+    for name, path in (("--plot", args.plot), ("--json", args.json)):
+        if path is not None and str(path) != "-" and not (path.parent.is_dir() and os.access(path.parent, os.W_OK)):
+            raise Refusal(f"{name} {path}: {path.parent} is not a directory that can be written to")
+    if args.plot is not None and args.plot.suffix.lower() not in PLOT_SUFFIXES:
+        raise Refusal(f"--plot {args.plot}: the name must end in {', '.join(PLOT_SUFFIXES)}")
+    return args
+
+
+def _integer(low: int, high: int) -> Callable[[str], int]:
+    def integer(text: str) -> int:
+        value = int(text)
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"{text} is not from {low} to {high}")
+        return value
+
+    return integer
+
+
+def _number(low: float, high: float) -> Callable[[str], float]:
+    def number(text: str) -> float:
+        value = float(text)
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"{text} is not from {low:g} to {high:g}")
+        return value
+
+    return number
+
+
+def _check_installed(args: argparse.Namespace) -> None:
+    wanted = [("sklearn", "scikit-learn", ""), ("matplotlib", "matplotlib", ", or pass --no-plot")]
+    for module, package, otherwise in wanted[: 1 if args.plot is None else 2]:
+        if importlib.util.find_spec(module) is None:
+            raise Refusal(f"this demonstration needs {package}: pip install 'fastgd[bench,plot]'{otherwise}")
+
+
+def _usable_rules(args: argparse.Namespace) -> dict[str, Rule]:
+    """The rules asked for, after trying each on zeros: Refusal where n and f, or the backend, do not allow it."""
+    rules = {name: RULES[name] for name in args.rule}
+    if (args.backend or os.environ.get("FASTGD_BACKEND")) == "cuda":
+        if reasons := why_unavailable():
+            raise Refusal(f"--backend cuda: {'; '.join(reasons)}")
+        rules = {name: rule if name == "mean" else _on_device(rule) for name, rule in rules.items()}
+    zeros = [nn.layers(np.zeros(nn.SIZE, np.float32)) for _ in range(args.workers)]
+    for name, rule in rules.items():
+        try:
+            rule(zeros, args.byzantine)
+        except (ValueError, fastgd.BackendError) as error:
+            raise Refusal(f"--rule {name}: {' '.join(str(error).split())}") from error
+    return rules
+
+
+def _attack_options(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    given = {"sign_flip": {"scale": args.scale}, "ipm": {"epsilon": args.epsilon},
+             "gaussian": {"sigma": args.sigma}, "alie": {"z": args.z}}
+    options = {name: given.get(name, {}) for name in args.attack}
+    for name in args.attack:
+        if name in ATTACKS:
+            try:
+                ATTACKS[name](np.zeros((args.workers - args.byzantine, 1)), args.byzantine, **options[name])
+            except ValueError as error:
+                raise Refusal(f"--attack {name}: {error}") from error
+    return options
+
+
+def _demonstrate(args: argparse.Namespace) -> int:
+    start = time.perf_counter()
+    settings = Settings(args.workers, args.byzantine, args.steps, args.seed, momentum=args.momentum, skew=args.skew)
+    rules, options = _usable_rules(args), _attack_options(args)
+    shares, test = nn.digits(settings.workers, settings.skew, settings.seed)
+    alone = replace(settings, workers=settings.workers - settings.byzantine, byzantine=0)
+    runs = []
+    with _bar(settings.steps * (1 + len(options) * len(rules))) as bar:
+        bar.set_description("honest workers alone")
+        baseline = train(shares[: alone.workers], test, alone, "none", numpy_mean, "mean", tick=bar.update)
+        for attack in options:
+            for name, rule in rules.items():
+                bar.set_description(f"{attack} / {name}")
+                runs.append(train(shares, test, settings, attack, rule, name, options[attack], bar.update))
+    text = table(runs, baseline, settings, options)
+    to_stdout = args.json is not None and str(args.json) == "-"
+    stream = sys.stderr if to_stdout else sys.stdout
+    print(f"{text}\n{len(runs) + 1} trainings in {time.perf_counter() - start:.1f} s", file=stream)
+    if args.json is not None:
+        document = json.dumps(report(runs, baseline, settings, options, args.backend), indent=2, allow_nan=False)
+        if to_stdout:
+            print(document)
+        else:
+            args.json.write_text(document + "\n")
+            print(f"results written to {args.json}", file=stream)
+    if args.plot is not None:
+        draw(runs, baseline, settings, options, args.plot)
+        print(f"curves drawn in {args.plot}", file=stream)
+    return 0
+
+
+class _NoBar:
+    """What is used of tqdm's bar, doing nothing."""
+
+    def __enter__(self) -> _NoBar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def update(self, steps: int) -> None:
+        pass
+
+    def set_description(self, text: str) -> None:
+        pass
+
+
+def _bar(total: int) -> Any:
+    """A progress bar on stderr; none where tqdm is not installed or stderr is no terminal."""
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        return _NoBar()
+    return tqdm(total=total, disable=None, unit="step", leave=False)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,145 @@
+"""Exact results and error budgets for the room's benchmark cases.
+
+Results are computed in float64, block by block of columns, with the formulas of `reference.py` and from the arrays as
+the caller holds them. Errors are returned in units of the budget: up to 1 passes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from .._arrays import unpack, widen
+
+#: Bits of the fraction, and exponent of the smallest normal number.
+_FORMAT = {"float32": (23, -126), "float64": (52, -1022), "float16": (10, -14), "bfloat16": (7, -126)}
+_BLOCK = 1 << 14
+
+
+def columns(x: Any) -> Iterator[np.ndarray]:
+    """Blocks of columns of the vectors as float64 (n, <= _BLOCK) arrays."""
+    if isinstance(x, list):
+        for layer in zip(*x, strict=True):
+            yield from columns(np.stack([part.reshape(-1) for part in layer]))
+        return
+    data, operand, _ = unpack(x, "x")
+    for start in range(0, data.shape[1], _BLOCK):
+        yield widen(data[:, start : start + _BLOCK], operand.dtype)
+
+
+# ------------------------------------------------------------------------------------------------ exact results
+
+
+def sqdist(inputs: dict[str, Any]) -> np.ndarray:
+    """D_ij, +inf beside a row with a NaN or an Inf."""
+    x = inputs["x"]
+    n = len(x)
+    total, bad = np.zeros((n, n)), np.zeros(n, bool)
+    with np.errstate(invalid="ignore", over="ignore"):
+        for block in columns(x):
+            bad |= ~np.isfinite(block).all(axis=1)
+            for i in range(n - 1):
+                difference = block[i + 1 :] - block[i]
+                total[i, i + 1 :] += np.einsum("ij,ij->i", difference, difference)
+    total += total.T
+    total[bad, :] = total[:, bad] = np.inf
+    np.fill_diagonal(total, 0.0)
+    return total
+
+
+def order(inputs: dict[str, Any]) -> np.ndarray:
+    """Vectors by Krum score."""
+    distances = sqdist(inputs)
+    nearest = np.sort(distances, axis=1)[:, 1 : len(distances) - inputs["f"] - 1]  # place 0 is the vector itself
+    return np.argsort(nearest.sum(axis=1), kind="stable")
+
+
+def krum(inputs: dict[str, Any]) -> np.ndarray:
+    """The vector with the least score."""
+    best = order(inputs)[0]
+    return np.concatenate([block[best] for block in columns(inputs["x"])])
+
+
+def multikrum(inputs: dict[str, Any]) -> np.ndarray:
+    """The mean of the m vectors with the least scores."""
+    selected = np.sort(order(inputs)[: inputs["m"]])
+    return np.concatenate([block[selected].mean(axis=0) for block in columns(inputs["x"])])
+
+
+def ranks(inputs: dict[str, Any], f: int) -> np.ndarray:
+    """The mean of ranks f .. n - f - 1 of each coordinate, non-finite values ranking last."""
+
+    def middle(block: np.ndarray) -> np.ndarray:
+        return np.sort(np.where(np.isfinite(block), block, np.inf), axis=0)[f : len(block) - f].mean(axis=0)
+
+    return np.concatenate([middle(block) for block in columns(inputs["x"])])
+
+
+def trimmed_mean(inputs: dict[str, Any]) -> np.ndarray:
+    """The mean without the f smallest and the f largest values of each coordinate."""
+    return ranks(inputs, inputs["f"])
+
+
+def median(inputs: dict[str, Any]) -> np.ndarray:
+    """The middle value of each coordinate, or the mean of the two."""
+    return ranks(inputs, (len(inputs["x"]) - 1) // 2)
+
+
+def mean(inputs: dict[str, Any]) -> np.ndarray:
+    """The mean of the vectors."""
+    return np.concatenate([block.mean(axis=0) for block in columns(inputs["x"])])
+
+
+def combine(inputs: dict[str, Any]) -> np.ndarray:
+    """The vectors' sum by `weights`."""
+    return np.concatenate([inputs["weights"] @ block for block in columns(inputs["x"])], axis=-1)
+
+
+# ----------------------------------------------------------------------------------------------- error budgets
+
+
+def flat(result: Any) -> np.ndarray:
+    """A result as float64, layers joined."""
+    if isinstance(result, list):
+        return np.concatenate([flat(part).ravel() for part in result])
+    data, operand, _ = unpack(result, "result")
+    return widen(data, operand.dtype)
+
+
+def check_sqdist(dtype: str, result: Any, expected: np.ndarray) -> float:
+    """Relative error in units of 1e-13 for float64, else 1e-6; symmetry, the zero diagonal and +inf must be exact."""
+    got = flat(result)
+    if got.shape != expected.shape or (got != got.T).any() or got.diagonal().any():
+        return float("inf")
+    known = np.isfinite(expected) & (expected > 0)
+    if not np.array_equal(got[~known], expected[~known]):
+        return float("inf")
+    error = (np.abs(got - expected)[known] / expected[known]).max(initial=0.0)
+    return float(error) / (1e-13 if dtype == "float64" else 1e-6)
+
+
+def check_same(dtype: str, result: Any, expected: np.ndarray) -> float:
+    """Exactly one of the inputs."""
+    return 0.0 if np.array_equal(flat(result), expected) else float("inf")
+
+
+def check_ulp(budget: float, dtype: str, result: Any, expected: np.ndarray) -> float:
+    """Error in units of `budget` times the spacing of the dtype's numbers at the exact value.
+
+    The exact value is itself a float64 sum: a few roundings of the largest value are allowed on top.
+    """
+    got = flat(result)
+    if got.shape != expected.shape:
+        return float("inf")
+    bits, smallest = _FORMAT[dtype]
+    spacing = np.ldexp(1.0, np.maximum(np.frexp(expected)[1] - 1, smallest) - bits)
+    slack = 8 * np.spacing(np.abs(expected).max(initial=0.0))
+    error = np.abs(got - expected) / (budget * spacing + slack)
+    return float("inf") if np.isnan(error).any() else float(error.max(initial=0.0))
+
+
+def check_median(n: int, dtype: str, result: Any, expected: np.ndarray) -> float:
+    """Odd n: one of the inputs. Even n: the mean of the two middle values, rounded once."""
+    return check_same(dtype, result, expected) if n % 2 else check_ulp(0.5, dtype, result, expected)
