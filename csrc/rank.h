@@ -3,9 +3,9 @@
  *
  * Formula: y_c = (s_first + .. + s_last) / divisor, s the n values of coordinate c in ascending order, where every value
  *          that is not finite counts as +inf.
- * Cost:    one read of x; `length` comparators (two min/max operations each) per LANES coordinates, in a tile of n x
- *          VECTORS vectors that stays in the first-level cache while the next tile is prefetched; up to 16 rows are sorted
- *          in registers instead, where all 60 comparators cost less than the loads and stores of the wanted ones.
+ * Cost:    one read of x. A tile of n x VECTORS vectors stays in the first-level cache while the next one is prefetched;
+ *          groups of 16 rows are sorted in registers, then `length` comparators (two min/max operations each, per LANES
+ *          coordinates) merge them in memory as far as the wanted ranks need.
  * Order:   ascending rank, so the order of the vectors does not matter to a bit; in double for float, compensated
  *          (TwoSum) for double.
  *
@@ -37,8 +37,8 @@ FGD_INLINE void TN(load_keys)(const fgd_layer *layer, int64_t n, int64_t lo, int
     }
 }
 
-/* Sort the rows of the tile as far as the network does: comparator (i, j) leaves the smaller key in row i. */
-static void TN(sort)(KEY *tile, const int32_t *network, int64_t length)
+/* Merge the sorted groups as far as the network does: comparator (i, j) leaves the smaller key in row i. */
+static void TN(merge)(KEY *tile, const int32_t *network, int64_t length)
 {
     for (int64_t c = 0; c < length; c++) {
         KEYS *low = (KEYS *)(tile + VECTORS * network[2 * c]), *high = (KEYS *)(tile + VECTORS * network[2 * c + 1]);
@@ -121,8 +121,8 @@ static void TN(segment_ranks)(const fgd_layer *layer, int64_t n, int64_t lo, int
                               const int32_t *network, int64_t length, int64_t first, int64_t last, double divisor,
                               int64_t tolerated, const fgd_layer *out, fgd_job *job)
 {
-    for (int64_t v = n * VECTORS; v < 16 * VECTORS; v++)
-        tile[v] = (KEY){0} + INFINITE; /* up to 16 rows are sorted as 16: these stay behind the others */
+    for (int64_t v = n * VECTORS; v < (n + 15) / 16 * 16 * VECTORS; v++)
+        tile[v] = (KEY){0} + INFINITE; /* fill the last group of 16: these stay behind the others */
     for (int64_t c = lo; c < hi; c += VECTORS * LANES) {
         int64_t width = FGD_MIN(VECTORS * LANES, hi - c);
         KEY count[VECTORS];
@@ -131,10 +131,9 @@ static void TN(segment_ranks)(const fgd_layer *layer, int64_t n, int64_t lo, int
         int64_t broken = TN(first_broken)(count, width, tolerated);
         if (broken >= 0)
             fgd_lower(&job->broken, offset + c + broken);
-        if (n <= 16)
-            TN(sort_16)(tile);
-        else
-            TN(sort)(tile, network, length);
+        for (int64_t i = 0; i < n; i += 16)
+            TN(sort_16)(tile + i * VECTORS);
+        TN(merge)(tile, network, length);
         for (int v = 0; v * LANES < width; v++) {
             ACC acc;
             TN(start)(&acc);

@@ -235,7 +235,7 @@ static int FN(combine)(const fgd_rows *x, const double *weights, double divisor,
 static int FN(rank_mean)(const fgd_rows *x, const int32_t *network, int64_t length, int64_t first, int64_t last,
                          double divisor, int64_t tolerated, const fgd_rows *out, fgd_job *job)
 {
-    void *tile = fgd_scratch(FGD_MAX(x->n, 16) * 4 * 64);
+    void *tile = fgd_scratch((x->n + 15) / 16 * 16 * 4 * 64);
     if (!tile)
         return -1;
     for (fgd_segment s = {0}; fgd_next_segment(x, &s, &job->next);) {

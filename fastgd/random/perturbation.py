@@ -91,11 +91,14 @@ def perturb_(x: Any, *, seed: int, step: int = 0, scale: float = 1.0, distributi
 
 def _target(x: Any) -> tuple[Any, Operand]:
     """The memory to change and what it is, after checking that it can be."""
-    if hasattr(x, "shape") and not isinstance(x, np.generic):
-        dtype = str(getattr(x, "dtype", "")).removeprefix("torch.")
-        if dtype not in ("float32", "float64"):
-            raise ValueError(f"x has dtype {dtype}, but must have float32 or float64: pass x.astype('float32')")
-    data, operand, _ = unpack(x, "x")
+    try:
+        data, operand, _ = unpack(x, "x")
+    except TypeError as error:
+        if not hasattr(x, "shape") or isinstance(x, np.generic):
+            raise
+        raise ValueError(str(error)) from None  # an array, but of another dtype
+    if operand.dtype not in ("float32", "float64"):
+        raise ValueError(f"x has dtype {operand.dtype}, but must have float32 or float64: pass x.astype('float32')")
     if isinstance(data, np.ndarray):
         contiguous, writable = data.flags.c_contiguous, data.flags.writeable
     else:
@@ -118,7 +121,7 @@ def _contiguous_on_device(data: Any, interface: dict[str, Any]) -> bool:
 
 
 def _scale(scale: Any, dtype: str) -> float:
-    if not isinstance(scale, numbers.Real) or isinstance(scale, bool):
+    if type(scale) is not float and (not isinstance(scale, numbers.Real) or isinstance(scale, bool)):
         raise TypeError(f"scale must be a real number, got {type(scale).__name__}: pass float(scale)")
     value = float(scale)
     if not math.isfinite(value) or (dtype == "float32" and abs(value) >= _FLOAT32_OVERFLOW):

@@ -114,8 +114,8 @@ def _table(layers: Sequence[Layer], arrays: Sequence[Any], n: int) -> tuple[Any,
 
 @lru_cache(maxsize=64)
 def _comparators(n: int, first: int, last: int) -> tuple[Any, int]:
-    """The sorting network as a C array, kept alive by the cache, and its length."""
-    pairs = network(n, first, last)
+    """What is left of the sorting network after groups of 16 were sorted, as a C array that the cache keeps, and its length."""
+    pairs = network(n, first, last, 16)
     return _from_buffer(_PAIRS, pairs), len(pairs)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 
 @lru_cache(maxsize=64)
-def network(n: int, first: int, last: int) -> np.ndarray:
+def network(n: int, first: int, last: int, presorted: int = 1) -> np.ndarray:
     """Comparators that put ranks `first` .. `last` (ascending, counted from 0) of n values in their sorted places.
 
     Parameters
@@ -21,6 +21,8 @@ def network(n: int, first: int, last: int) -> np.ndarray:
         Values to sort, n >= 1.
     first, last : int
         The ranks wanted, 0 <= first <= last < n.
+    presorted : int
+        A power of two: places 0 .. presorted - 1, the next presorted places, and so on are each in order already.
 
     Returns
     -------
@@ -34,9 +36,9 @@ def network(n: int, first: int, last: int) -> np.ndarray:
 
     References
     ----------
-    Batcher: Sorting Networks and Their Applications (AFIPS 1968); Knuth, The Art of Computer Programming 3, 5.2.2 M.
+    Batcher: Sorting Networks and Their Applications (AFIPS 1968).
     """
-    comparators = _merge_exchange(n)
+    comparators = _odd_even_merges(n, presorted)
     needed = np.zeros(n, bool)
     needed[first : last + 1] = True
     kept = []
@@ -49,17 +51,17 @@ def network(n: int, first: int, last: int) -> np.ndarray:
     return pairs
 
 
-def _merge_exchange(n: int) -> list[tuple[int, int]]:
-    """Batcher's merge exchange for any n (Knuth's Algorithm 5.2.2 M)."""
+def _odd_even_merges(n: int, run: int) -> list[tuple[int, int]]:
+    """Batcher's merges of sorted runs, doubling until one is left. Places from n on would hold the largest values for
+    ever, so comparators that touch them are left out."""
     comparators = []
-    top = 1 << max(n - 1, 0).bit_length() >> 1  # the largest power of two below n
-    p = top
-    while p > 0:
-        q, r, distance = top, 0, p
-        while True:
-            comparators += [(i, i + distance) for i in range(n - distance) if i & p == r]
-            if q == p:
-                break
-            distance, q, r = q - p, q >> 1, p
-        p >>= 1
+    while run < n:
+        step = run
+        while step:
+            for start in range(step % run, n - step, 2 * step):
+                for i in range(start, min(start + step, n - step)):
+                    if i // (2 * run) == (i + step) // (2 * run):
+                        comparators.append((i, i + step))
+            step //= 2
+        run *= 2
     return comparators
