@@ -57,8 +57,13 @@ FGD_INLINE void TN(tile_body)(const REAL *a, const REAL *b, int64_t steps, doubl
                     for (int v = 0; v < TILE_J; v++)
                         *(VEC *)&lanes[4 * (i + u) + j + v][h] = acc[u][v];
             }
-    for (int pair = 0; pair < 16; pair++)
-        sums[pair] = TN(fold)(lanes[pair]);
+    for (int pair = 0; pair < 16; pair += 8) {
+        v8d half[8];
+#pragma GCC unroll 8
+        for (int k = 0; k < 8; k++)
+            half[k] = TN(widen)(lanes[pair + k]);
+        *(v8d *)(sums + pair) = FN(fold)(half);
+    }
 }
 
 FGD_NOINLINE void TN(tile)(const REAL *a, const REAL *b, int64_t steps, double *sums, const char *next0, const char *next1)
@@ -158,7 +163,7 @@ static void TN(chunk)(const fgd_rows *x, int64_t begin, int64_t end, int64_t blo
         }
         /* The tiles share the prefetching of the next block evenly: a row each `gap` tiles, two when tiles are few. */
         int64_t gap = FGD_MAX(tiles / n, 1), wait = 0, next_row = lo + width < end && x->n_layers == 1 ? 0 : n;
-        double *sum = partial, tile[16];
+        double *sum = partial, tile[16] __attribute__((aligned(64)));
         for (int64_t i = 0; i < panels; i++)
             for (int64_t j = i; j < panels; j++, sum += 16) {
                 const REAL *a = packed + i * size, *b = packed + j * size;
@@ -174,13 +179,19 @@ static void TN(chunk)(const fgd_rows *x, int64_t begin, int64_t end, int64_t blo
                     TN(tile_diagonal)(a, steps, tile, next0, next1);
                 else
                     TN(tile)(a, b, steps, tile, next0, next1);
+                v8d low = *(v8d *)tile, high = *(v8d *)(tile + 8);
+                v8i fine = (low >= SMALL) & (high >= SMALL) & (low <= 0x1p1000) & (high <= 0x1p1000);
+                if (__builtin_expect(FN(all)(fine), 1)) {
+                    *(v8d_anywhere *)sum += low;
+                    *(v8d_anywhere *)(sum + 8) += high;
+                    continue;
+                }
                 for (int pair = 0; pair < 16; pair++) {
                     int64_t u = 4 * i + pair / 4, v = 4 * j + pair % 4;
-                    if (__builtin_expect(!(tile[pair] >= SMALL && tile[pair] <= 0x1p1000), 0)) {
-                        if (u >= v || v >= n || bad[u] || bad[v])
-                            continue;
+                    if (u >= v || v >= n || bad[u] || bad[v])
+                        continue;
+                    if (!(tile[pair] >= SMALL && tile[pair] <= 0x1p1000))
                         tile[pair] = TN(careful)(a + pair / 4 * LANES, b + pair % 4 * LANES, steps, tile[pair], bad + u, bad + v);
-                    }
                     sum[pair] += tile[pair];
                 }
             }

@@ -10,12 +10,12 @@ typedef struct {
     int64_t chunks;
 } fgd_split;
 
-/* The packed block fills at most half of a 1 MiB second-level cache. Partial sums of all chunks stay O(n^2): 32 chunks
- * while they are small, down to 4. */
+/* The packed block fills at most half of a 1 MiB second-level cache; few rows do better in the first level. Partial sums of
+ * all chunks stay O(n^2): 32 chunks while they are small, down to 4. */
 static fgd_split fgd_pairwise_split(int64_t n, int64_t d)
 {
     fgd_split split;
-    split.block = 2048;
+    split.block = n <= 32 ? 512 : 2048;
     while (split.block > 256 && n * split.block > 131072)
         split.block /= 2;
     int64_t blocks = FGD_MAX((d + split.block - 1) / split.block, 1);

@@ -6,6 +6,28 @@
  */
 #include "rows.h"
 
+/* The sums of 8 vectors' lanes, ((l0 + l4) + (l2 + l6)) + ((l1 + l5) + (l3 + l7)) each, by folding them side by side. */
+FGD_INLINE v8d FN(fold)(const v8d *x)
+{
+    v8d four[4], two[2];
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++)
+        four[i] = __builtin_shuffle(x[2 * i], x[2 * i + 1], (v8i){0, 1, 2, 3, 8, 9, 10, 11}) +
+                  __builtin_shuffle(x[2 * i], x[2 * i + 1], (v8i){4, 5, 6, 7, 12, 13, 14, 15});
+#pragma GCC unroll 2
+    for (int i = 0; i < 2; i++)
+        two[i] = __builtin_shuffle(four[2 * i], four[2 * i + 1], (v8i){0, 1, 4, 5, 8, 9, 12, 13}) +
+                 __builtin_shuffle(four[2 * i], four[2 * i + 1], (v8i){2, 3, 6, 7, 10, 11, 14, 15});
+    return __builtin_shuffle(two[0], two[1], (v8i){0, 2, 4, 6, 8, 10, 12, 14}) +
+           __builtin_shuffle(two[0], two[1], (v8i){1, 3, 5, 7, 9, 11, 13, 15});
+}
+
+/* Whether every lane of a comparison holds. */
+FGD_INLINE int FN(all)(v8i mask)
+{
+    return ((mask[0] & mask[1]) & (mask[2] & mask[3]) & (mask[4] & mask[5]) & (mask[6] & mask[7])) != 0;
+}
+
 #ifndef RANK_AHEAD
 #define RANK_AHEAD 512    /* bytes that loads are ahead of their use */
 #define COMBINE_AHEAD 1024
@@ -97,10 +119,10 @@ FGD_INLINE v4f FN(square_add)(v4f t, v4f s)
 }
 #endif
 
-FGD_INLINE double FN(fold_f)(const float *lane)
+/* The 16 lanes of a pair as 8 in double: lane l and lane l + 8. */
+FGD_INLINE v8d FN(widen_f)(const float *lane)
 {
-    v8d sum = __builtin_convertvector(*(const v8f *)lane, v8d) + __builtin_convertvector(*(const v8f *)(lane + 8), v8d);
-    return ((sum[0] + sum[4]) + (sum[2] + sum[6])) + ((sum[1] + sum[5]) + (sum[3] + sum[7]));
+    return __builtin_convertvector(*(const v8f *)lane, v8d) + __builtin_convertvector(*(const v8f *)(lane + 8), v8d);
 }
 
 #include "write.h"
@@ -188,9 +210,9 @@ FGD_INLINE void FN(divide_d)(const ACC *acc, double divisor, double *result)
 #endif
 #endif
 
-FGD_INLINE double FN(fold_d)(const double *lane)
+FGD_INLINE v8d FN(widen_d)(const double *lane)
 {
-    return ((lane[0] + lane[4]) + (lane[2] + lane[6])) + ((lane[1] + lane[5]) + (lane[3] + lane[7]));
+    return *(const v8d *)lane;
 }
 
 #include "write.h"

@@ -26,7 +26,8 @@ static inline double fgd_round_to(double v, int digits, int lowest)
     frexp(v, &exponent);
     int last = FGD_MAX(exponent - digits, lowest);
     double shift = ldexp(0x1.8p52, last); /* adding it leaves room for no digit below 2^last */
-    return fabs(v) < 0x1p200 ? v + shift - shift : v; /* far above the halves' range there is nothing to round */
+    /* Far above the halves' range there is nothing to round; -0 and what rounds to it keep their sign. */
+    return fabs(v) < 0x1p200 ? copysign(v + shift - shift, v) : v;
 }
 
 /* Write one coordinate, rounded once from double to the layer's dtype. */

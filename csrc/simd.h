@@ -24,6 +24,7 @@ typedef float v16f __attribute__((vector_size(64)));
 typedef double v2d __attribute__((vector_size(16)));
 typedef double v4d __attribute__((vector_size(32)));
 typedef double v8d __attribute__((vector_size(64)));
+typedef double v8d_anywhere __attribute__((vector_size(64), aligned(8)));
 typedef uint16_t v16h __attribute__((vector_size(32)));
 typedef int32_t v4si __attribute__((vector_size(16)));
 typedef int32_t v8si __attribute__((vector_size(32)));

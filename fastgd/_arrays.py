@@ -17,7 +17,7 @@ from ._dispatch import Operand
 FLOATS = ("float32", "float64", "float16", "bfloat16")
 
 #: How a logical dtype is stored in the NumPy arrays that kernels see.
-STORAGE = {"float32": np.dtype(np.float32), "float64": np.dtype(np.float64), "float16": np.dtype(np.float16),
+STORAGE: dict[str, np.dtype] = {"float32": np.dtype(np.float32), "float64": np.dtype(np.float64), "float16": np.dtype(np.float16),
            "bfloat16": np.dtype(np.uint16)}
 
 ITEMSIZE = {name: storage.itemsize for name, storage in STORAGE.items()}
@@ -135,7 +135,8 @@ def empty_like_array(x: Any, shape: tuple[int, ...], dtype: str) -> Any:
     if module == "torch":
         return sys.modules["torch"].empty(shape, dtype=getattr(sys.modules["torch"], dtype), device=x.device)
     if module == "cupy":
-        return sys.modules["cupy"].empty(shape, STORAGE[dtype])
+        with x.device:  # CuPy allocates on its current device
+            return sys.modules["cupy"].empty(shape, STORAGE[dtype])
     from numba import cuda
 
     return cuda.device_array(shape, STORAGE[dtype])

@@ -101,13 +101,18 @@ def kernels() -> list[Kernel]:
 
 def find(operation: str, operand: Operand, backend: str | None = None) -> Callable[..., Any]:
     """The function that runs `operation` on `operand`; BackendError when the requested backend cannot."""
-    requested = backend if backend is not None else _settings.get().backend or _environment_backend()
+    choice = requested(backend)
     try:
-        return _resolved[operation, requested, operand]
+        return _resolved[operation, choice, operand]
     except (KeyError, TypeError):  # TypeError: not hashable, so no backend's name
-        function = _choose(operation, operand, check_backend(requested)).load()
-        _resolved[operation, requested, operand] = function
+        function = _choose(operation, operand, check_backend(choice)).load()
+        _resolved[operation, choice, operand] = function
         return function
+
+
+def requested(backend: str | None) -> str:
+    """The backend a call asks for: its own argument, the surrounding `use`, FASTGD_BACKEND, or "auto"."""
+    return backend if backend is not None else _settings.get().backend or _environment_backend()
 
 
 def check_backend(name: Any) -> str:
@@ -288,13 +293,13 @@ def explain(function: Callable[..., Any], *args: Any, **kwargs: Any) -> str:
     from ._arrays import first_operand
 
     arguments = (*args, *(value for key, value in kwargs.items() if key != "backend"))
-    operand = first_operand(arguments) if function.__fastgd_array__ else Operand("cpu", "float32")
-    requested = check_backend(kwargs["backend"]) if kwargs.get("backend") is not None else _settings.get().backend or _environment_backend()
+    operand = first_operand(arguments) if getattr(function, "__fastgd_array__", True) else Operand("cpu", "float32")
+    choice = check_backend(requested(kwargs.get("backend")))
     lines = []
     for entry in operations:
         operation, _, dtype = entry.partition(":")
         inner = operand._replace(dtype=dtype) if dtype else operand
-        lines.append(f"{operation} on a {inner.dtype} array on {inner.device} (requested: {requested})")
-        for name, why in _reasons(operation, inner, requested).items():
+        lines.append(f"{operation} on a {inner.dtype} array on {inner.device} (requested: {choice})")
+        for name, why in _reasons(operation, inner, choice).items():
             lines.append(f"  {name:<10} {'not chosen: ' + '; '.join(why) if why else 'chosen'}")
     return "\n".join(lines)

@@ -51,6 +51,19 @@ def test_distances_hold_their_budget_at_any_scale(scale: float, backend: str) ->
             np.testing.assert_allclose(robust.pairwise_sqdist(y, backend=backend), oracle.sqdist(y), rtol=1e-6, atol=0)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("d", [64, 256, 1024, 2048, 5000, 20_000])
+def test_distances_hold_their_budget_in_the_worst_case(d: int, dtype: str, backend: str) -> None:
+    """A few large differences, then many whose squares are just below half an ulp of the sum so far: all rounded away."""
+    for period in (256, 1024, 2048, d):
+        x = np.zeros((5, d))
+        x[1] = 2.0**-12.05
+        x[1].reshape(-1)[np.arange(d) % period < 16] = 1.0
+        x[3] = -2 * x[1]
+        x = make(x, dtype)
+        np.testing.assert_allclose(robust.pairwise_sqdist(x, backend=backend), oracle.sqdist(x), rtol=1e-6, atol=0)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_krum_tells_tiny_and_huge_vectors_apart(dtype: str, backend: str) -> None:
     """From the smallest subnormal to nearly the largest number; float64 as far as squares of it are numbers."""
@@ -89,6 +102,17 @@ def test_results_that_overflow_the_dtype_are_infinite_never_nan(dtype: str, back
         if dtype != "float64":
             got = floats(robust.combine(make(np.ones((1, 40)), dtype), [1e300], backend=backend))
             assert np.isposinf(got).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_median_of_minus_zero_keeps_its_sign(dtype: str, backend: str) -> None:
+    """For odd n the median is one of the inputs, to the bit."""
+    for n in (1, 3, 5, 15, 17, 33, 65):
+        values = np.arange(n) - n // 2 + 0.0
+        values[n // 2] = -0.0
+        x = make(np.random.default_rng(n).permutation(values)[:, None].repeat(20, 1), dtype)
+        for got in (robust.median(x, backend=backend), robust.trimmed_mean(x, n // 2, backend=backend)):
+            assert not floats(got).any() and np.signbit(floats(got)).all()
 
 
 # ------------------------------------------------------------------------------------------------------- hypothesis

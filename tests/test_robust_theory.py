@@ -157,9 +157,11 @@ def test_equal_vectors_are_returned_to_the_bit(rule, dtype: str, kind: str, back
         assert (robust.pairwise_sqdist(x, backend=backend) == 0.0).all()
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
 @rules
-def test_equal_vectors_keep_the_sign_of_zero(rule, backend: str) -> None:
-    assert np.signbit(rule(np.full((9, 40), -0.0, np.float32), backend=backend)).all()
+def test_equal_vectors_keep_the_sign_of_zero(rule, dtype: str, backend: str) -> None:
+    for n in (7, 8, 33):
+        assert np.signbit(floats(rule(make(np.full((n, 40), -0.0), dtype), backend=backend))).all()
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from types import SimpleNamespace
 from typing import Any
 
 ROOMS = ("robust", "random")
@@ -84,13 +83,7 @@ def start_peer(peer: Callable[[dict[str, Any]], Any], inputs: dict[str, Any]) ->
 
 def room_cases(room: str) -> Any:
     """A room's module of cases: `CASES`, perhaps `KERNELS`, perhaps `sized(n, d, dtypes)`."""
-    name = f"fastgd.{room}.cases"
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name not in (name, f"fastgd.{room}"):
-            raise
-        return SimpleNamespace(CASES=[])
+    return importlib.import_module(f"fastgd.{room}.cases")
 
 
 def all_cases(rooms: Iterable[str] = ROOMS) -> list[Case]:

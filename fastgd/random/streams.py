@@ -6,10 +6,10 @@ from typing import Any
 
 from .. import _threads
 from .._checks import count
-from .._dispatch import Operand, _environment_backend, _settings, find, runs
+from .._dispatch import Operand, find, requested, runs
 
 
-@runs("random.bits32:uint32")
+@runs("random.bits32:uint32", array=False)
 def bits32(seed: int, step: int, start: int, size: int, *, backend: str | None = None,
            num_threads: int | None = None) -> Any:
     """32 random bits an element: words of Philox 4x32-10, element i is W_0[i].
@@ -57,7 +57,7 @@ def bits32(seed: int, step: int, start: int, size: int, *, backend: str | None =
     return _stream("random.bits32", "uint32", seed, step, start, size, backend, num_threads)
 
 
-@runs("random.hash32:uint32")
+@runs("random.hash32:uint32", array=False)
 def hash32(seed: int, step: int, start: int, size: int, *, backend: str | None = None,
            num_threads: int | None = None) -> Any:
     """32 mixed bits an element: a keyed bijection of the index in two multiplications; formula in the module's text.
@@ -111,7 +111,7 @@ def hash32(seed: int, step: int, start: int, size: int, *, backend: str | None =
     return _stream("random.hash32", "uint32", seed, step, start, size, backend, num_threads)
 
 
-@runs("random.uniform:float32")
+@runs("random.uniform:float32", array=False)
 def uniform(seed: int, step: int, start: int, size: int, *, backend: str | None = None,
             num_threads: int | None = None) -> Any:
     """Uniform numbers in [0, 1): element i is (W_0[i] >> 8) / 2^24, made from the same word as element i of `bits32`.
@@ -161,7 +161,7 @@ def uniform(seed: int, step: int, start: int, size: int, *, backend: str | None 
     return _stream("random.uniform", "float32", seed, step, start, size, backend, num_threads)
 
 
-@runs("random.normal:float32")
+@runs("random.normal:float32", array=False)
 def normal(seed: int, step: int, start: int, size: int, *, backend: str | None = None,
            num_threads: int | None = None) -> Any:
     """Standard normal numbers by Box-Muller: r cos(angle), r sin(angle) from two words; formula in the module's text.
@@ -212,7 +212,7 @@ def normal(seed: int, step: int, start: int, size: int, *, backend: str | None =
     return _stream("random.normal", "float32", seed, step, start, size, backend, num_threads)
 
 
-@runs("random.rademacher:float32")
+@runs("random.rademacher:float32", array=False)
 def rademacher(seed: int, step: int, start: int, size: int, *, backend: str | None = None,
                num_threads: int | None = None) -> Any:
     """Random signs +1 and -1: element i is -1 where bit i mod 32 of W_1[i div 32] is set. One Philox block makes 128.
@@ -267,8 +267,7 @@ def _stream(operation: str, dtype: str, seed: Any, step: Any, start: Any, size: 
     if start + size > 1 << 63:
         raise ValueError(f"start + size must be at most 2^63, got start={start} and size={size}")
     # There is no array that could decide: the device is where the backend asked for lives.
-    requested = backend or _settings.get().backend or _environment_backend()
-    operand = Operand("cuda" if requested == "cuda" else "cpu", dtype)
+    operand = Operand("cuda" if requested(backend) == "cuda" else "cpu", dtype)
     return find(operation, operand, backend)(seed, step, start, size, _threads.budget(num_threads, 4 * size))
 
 

@@ -14,7 +14,6 @@ This module is plain NumPy and meant for tests, simulations and demonstrations, 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -168,6 +167,8 @@ def alie(honest: np.ndarray, count: int, *, z: float | None = None) -> np.ndarra
         needed = (k + count) // 2 + 1 - count
         if not 0 < needed < k:
             raise ValueError(f"z_max is infinite for {count} attackers and {k} honest vectors: pass z=")
+        from statistics import NormalDist  # here, because it would slow down the import of the whole room
+
         z = NormalDist().inv_cdf((k - needed) / k)
     with np.errstate(over="ignore", invalid="ignore"):
         center, spread = honest.mean(axis=0, dtype=np.float64), honest.std(axis=0, ddof=1, dtype=np.float64)

@@ -12,7 +12,6 @@ from .._dispatch import find, runs
 from .._rows import Rows, parse
 
 
-
 @runs("robust.combine")
 def combine(x: Any, weights: Any, *, out: Any = None, backend: str | None = None,
             num_threads: int | None = None) -> Any:

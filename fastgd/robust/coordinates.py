@@ -13,7 +13,6 @@ from .._dispatch import find, runs
 from .._rows import Rows, parse
 
 
-
 @runs("robust.median")
 def median(x: Any, *, out: Any = None, backend: str | None = None, num_threads: int | None = None) -> Any:
     """Coordinate-wise median: y_c = median(x_1c, .., x_nc); for even n the mean of the two middle values.

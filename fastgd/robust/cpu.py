@@ -25,7 +25,7 @@ _ROWS, _LAYERS, _POINTERS, _JOB = (ffi.typeof(name) for name in ("fgd_rows *", "
 def pairwise_sqdist(rows: Rows, threads: int) -> tuple[np.ndarray, np.ndarray]:
     n = rows.n
     sqdist, bad = np.empty((n, n)), np.zeros(n, np.bool_)
-    x, keep = _table(rows.layers, [layer.data for layer in rows.layers], n)
+    x, _keep = _table(rows.layers, [layer.data for layer in rows.layers], n)
     bad_pointer = _from_buffer(_BYTES, bad)
     chunks, partial = _partial_sums(x, rows, bad_pointer, threads)
     lib.fgd_robust_pairwise_sum(n, chunks, partial, bad_pointer, _from_buffer(_DOUBLES, sqdist))
@@ -35,7 +35,7 @@ def pairwise_sqdist(rows: Rows, threads: int) -> tuple[np.ndarray, np.ndarray]:
 def select(rows: Rows, k: int, m: int, threads: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     n = rows.n
     selected, scores, bad = np.empty(m, np.int64), np.empty(n), np.zeros(n, np.bool_)
-    x, keep = _table(rows.layers, [layer.data for layer in rows.layers], n)
+    x, _keep = _table(rows.layers, [layer.data for layer in rows.layers], n)
     bad_pointer = _from_buffer(_BYTES, bad)
     # A job for one thread leaves the distances to the same C call.
     chunks, partial = _partial_sums(x, rows, bad_pointer, threads) if threads > 1 else (_chunks(n, rows.d), ffi.NULL)
@@ -55,15 +55,15 @@ def krum_scores(sqdist: np.ndarray, k: int) -> np.ndarray:
 
 
 def combine(rows: Rows, weights: np.ndarray, divisor: float, stacks: list[np.ndarray], threads: int) -> int:
-    x, keep = _table(rows.layers, [layer.data for layer in rows.layers], rows.n)
-    out, keep_out = _table(rows.layers, stacks, len(weights))
+    x, _keep = _table(rows.layers, [layer.data for layer in rows.layers], rows.n)
+    out, _keep_out = _table(rows.layers, stacks, len(weights))
     pointer = _from_buffer(_DOUBLES, weights)
     return _split(lambda job: lib.fgd_robust_combine(x, pointer, divisor, out, job), _column_chunks, rows, threads)
 
 
 def trimmed_mean(rows: Rows, f: int, stacks: list[np.ndarray], threads: int) -> int:
-    x, keep = _table(rows.layers, [layer.data for layer in rows.layers], rows.n)
-    out, keep_out = _table(rows.layers, stacks, 1)
+    x, _keep = _table(rows.layers, [layer.data for layer in rows.layers], rows.n)
+    out, _keep_out = _table(rows.layers, stacks, 1)
     last = rows.n - f - 1
     comparators, length = _comparators(rows.n, f, last)
     return _split(lambda job: lib.fgd_robust_rank_mean(x, comparators, length, f, last, last - f + 1, f, out, job),

@@ -182,10 +182,10 @@ def krum(x: Any, f: int, *, neighbors: int | None = None, return_info: bool = Fa
     Examples
     --------
     >>> import fastgd, numpy as np
-    >>> x = np.array([[1.0], [1.1], [0.9], [1.2], [np.nan]])
+    >>> x = np.array([[10.0], [11.0], [9.0], [13.0], [np.nan]])
     >>> vector, info = fastgd.robust.krum(x, 1, return_info=True)
     >>> vector, info.selected
-    (array([1.]), array([0]))
+    (array([10.]), array([0]))
     """
     rows = parse(x)
     k = _check_krum(rows.n, f, neighbors)
