@@ -10,6 +10,8 @@
  *          are packed into panels of 4 rows so that a tile of 4 x 4 pairs reads two streams.
  * Order:   within a block, coordinate c is added to lane c mod LANES; the lanes are folded in double as a fixed tree;
  *          blocks are added in order. Nothing depends on tile shape or register width.
+ * Error:   relative, for any input: at most block / LANES + 2 roundings of REAL, 66 x 2^-24 = 4e-6 for float with blocks of
+ *          1024 columns; 1e-8 to 1e-7 for data without one dominant coordinate.
  */
 
 #define TILE_J 4

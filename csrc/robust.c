@@ -15,7 +15,7 @@ typedef struct {
 static fgd_split fgd_pairwise_split(int64_t n, int64_t d)
 {
     fgd_split split;
-    split.block = n <= 32 ? 512 : 2048;
+    split.block = n <= 32 ? 512 : 1024;
     while (split.block > 256 && n * split.block > 131072)
         split.block /= 2;
     int64_t blocks = FGD_MAX((d + split.block - 1) / split.block, 1);

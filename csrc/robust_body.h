@@ -263,9 +263,11 @@ static int FN(rank_mean)(const fgd_rows *x, const int32_t *network, int64_t leng
     for (fgd_segment s = {0}; fgd_next_segment(x, &s, &job->next);) {
         const fgd_layer *layer = x->layer + s.layer, *y = out->layer + s.layer;
         if (layer->dtype == FGD_F64)
-            FN(segment_ranks_d)(layer, x->n, s.lo, s.hi, s.offset, tile, network, length, first, last, divisor, tolerated, y, job);
+            FN(segment_ranks_d)(layer, x->n, s.lo, s.hi, s.offset, tile, network, length, first, last, divisor, tolerated,
+                                y, job);
         else
-            FN(segment_ranks_f)(layer, x->n, s.lo, s.hi, s.offset, tile, network, length, first, last, divisor, tolerated, y, job);
+            FN(segment_ranks_f)(layer, x->n, s.lo, s.hi, s.offset, tile, network, length, first, last, divisor, tolerated,
+                                y, job);
     }
     free(tile);
     return 0;

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import inspect
 import threading
 
 import numpy as np
@@ -13,7 +14,7 @@ import fastgd
 from fastgd import _dispatch, robust
 
 X = np.arange(12, dtype=np.float32).reshape(6, 2)
-PUBLIC = [getattr(robust, name) for name in robust.__all__ if not isinstance(getattr(robust, name), type)]
+PUBLIC = [value for value in (getattr(robust, name) for name in robust.__all__) if inspect.isfunction(value)]
 
 
 def requested(function=robust.median, x=X, **keywords: object) -> str:

@@ -91,7 +91,10 @@ def test_sizes() -> None:
         assert lines_of_code(tree, 1, len(text.splitlines())) <= 300, path
         for node in ast.walk(tree):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                assert lines_of_code(node, node.lineno, node.end_lineno) <= 65, (path, node.name)
+                inner = [child for child in node.body if isinstance(child, ast.FunctionDef)]  # each counts for itself
+                size = lines_of_code(node, node.lineno, node.end_lineno)
+                size -= sum(lines_of_code(child, child.lineno, child.end_lineno) for child in inner)
+                assert size <= 65, (path, node.name)
 
 
 def test_text_files_are_clean() -> None:

@@ -42,10 +42,9 @@ from .._dispatch import register
 register("robust", ("pairwise_sqdist", "select", "combine", "median", "trimmed_mean"), ("cpu", "cuda", "reference"), FLOATS)
 register("robust", ("krum_scores",), ("cpu", "cuda", "reference"), ("float64",))
 
-from . import attacks  # noqa: E402  (the rows above must stand in the table first)
+from . import attacks as attacks  # noqa: E402  (the rows above must stand in the table first)
 from .combinations import combine, mean  # noqa: E402
 from .coordinates import median, trimmed_mean  # noqa: E402
 from .distances import KrumInfo, krum, krum_scores, multikrum, pairwise_sqdist  # noqa: E402
 
-__all__ = ["KrumInfo", "attacks", "combine", "krum", "krum_scores", "mean", "median", "multikrum", "pairwise_sqdist",
-           "trimmed_mean"]
+__all__ = ["KrumInfo", "combine", "krum", "krum_scores", "mean", "median", "multikrum", "pairwise_sqdist", "trimmed_mean"]

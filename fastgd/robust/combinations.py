@@ -33,8 +33,8 @@ def combine(x: Any, weights: Any, *, out: Any = None, backend: str | None = None
     Returns
     -------
     one vector, or m vectors for (m, n) weights
-        Added in index order in float64 and rounded once to the dtype of x (float64: compensated).
-        A vector of weight zero is skipped, so its NaN and Inf do not enter; those of other vectors do.
+        Added in index order in float64 and rounded once to the dtype of x (float64: compensated, except for the
+        rounding of each product). A vector of weight zero is skipped, so its NaN and Inf do not enter; those of other vectors do.
 
     Raises
     ------

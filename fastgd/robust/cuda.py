@@ -130,10 +130,15 @@ def select(rows: Rows, k: int, m: int, threads: int = 1) -> tuple[np.ndarray, np
     sqdist, bad = pairwise_sqdist(rows)
     with _cuda.device_of(sqdist):
         distances = _Call(rows).read(_cuda.view(sqdist))
-    scores = np.where(bad, np.inf, find("robust.krum_scores", Operand("cpu", "float64"), "auto")(distances, k))
+    scores = np.where(bad, np.inf, krum_scores(distances, k))
     order = np.lexsort((scores, bad))  # stable: good rows first, then by score, then by index
     chosen = np.sort(order[: min(m, rows.n - np.count_nonzero(bad))])
     return np.concatenate([chosen, np.full(m - len(chosen), -1)]), scores, bad
+
+
+def krum_scores(sqdist: np.ndarray, k: int) -> np.ndarray:
+    """Logic on n x n numbers runs on the host, where the public function has brought them."""
+    return find("robust.krum_scores", Operand("cpu", "float64"), "auto")(sqdist, k)
 
 
 # ------------------------------------------------------------------------------------------------ linear combinations
