@@ -42,6 +42,9 @@ typedef struct {
     int64_t broken;           /* 1 + the lowest coordinate with more non-finite values than tolerated; 0: there is none */
 } fgd_job;
 
+/* ---- the benchmark's arithmetic roof: does `steps` rounds of independent multiply-adds, returns the flops done */
+double fgd_peak(int64_t steps, int wide);
+
 /* ---- robust (csrc/robust_body.h) */
 int64_t fgd_robust_pairwise_chunks(int64_t n, int64_t d);
 int64_t fgd_robust_pairwise_partial(int64_t n); /* doubles of partial sums a chunk */

@@ -230,7 +230,7 @@ def test_prepared_peers_prepare_once():
 
 
 @pytest.mark.parametrize(
-    "name", ["byzfl", "byzfl-torch", "flwr", "flwr-new", "simsimd", "scipy", "torch", "numpy", "numpy-gram"]
+    "name", ["byzfl", "byzfl-torch", "flwr", "flwr-new", "simsimd", "scipy", "torch", "numpy"]
 )
 def test_installed_peers_of_the_robust_room_run(name):
     cases = [robust_cases._case(operation, 9, 40, "small") for operation in robust_cases._OPERATIONS]

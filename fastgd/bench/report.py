@@ -95,7 +95,7 @@ def head(machine: dict[str, Any], roofs: dict[str, dict[str, dict[str, float]]])
         for threads, rates in by_threads.items():
             who = "GPU" if place == "cuda" else f"{threads} thread{'s' if threads != '1' else ''}"
             read, copied, single, double = (f"{rate * 1e-9:.3g}" for rate in rates.values())
-            lines.append(f"limits measured with {who}: read {read} GB/s, copy {copied} GB/s, products {single} GF/s "
+            lines.append(f"limits measured with {who}: read {read} GB/s, copy {copied} GB/s, multiply-adds {single} GF/s "
                          f"(float64 {double})")
     return "\n".join(lines)
 

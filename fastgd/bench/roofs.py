@@ -2,7 +2,8 @@
 
 Every time is compared with `limit / time`: the seconds that the same bytes or the same arithmetic would take at the
 measured rates, divided by the seconds taken. Three rates per number of threads: reading (the best of several NumPy and
-BLAS reductions), copying (bytes read plus bytes written), and matrix products (BLAS, in float32 and float64).
+BLAS reductions), copying (bytes read plus bytes written), and arithmetic (multiply-adds in registers in C, or matrix
+products where a BLAS makes more of the machine; in float32 and float64).
 
 Data that fits into the last cache is compared with the rate of reading or copying *that many* bytes again and again,
 not with main memory's.
@@ -137,7 +138,7 @@ def _parallel_rate(task: Callable[[int, int], Any], count: int, nbytes: int, thr
 
 
 def _gemm(threads: int, dtype: str) -> float:
-    """Flops per second of square products that fit into the cache, by NumPy's BLAS or, where installed, torch's.
+    """Flops per second: multiply-adds in registers, or square products that fit into the cache, by NumPy's BLAS or torch's.
 
     One product by all threads of the library, or one product per thread: what is faster.
     """
@@ -154,6 +155,10 @@ def _gemm(threads: int, dtype: str) -> float:
     with limited_threads(1) as held:
         if held:
             best += [threads * 2 * size**3 / _best_time(work, threads) for work in works]
+    with suppress(ImportError):
+        lib, steps, wide = importlib.import_module("fastgd._native").lib, 200_000, int(dtype == "float64")
+        flops = lib.fgd_peak(1, wide) * steps * threads
+        best.append(flops / _best_time(lambda index: lib.fgd_peak(steps, wide), threads))
     return max(best)
 
 

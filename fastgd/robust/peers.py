@@ -2,8 +2,8 @@
 
 Their definitions differ in details that change no amount of work: ByzFL's Krum adds the n - f - 1 nearest instead of
 n - f - 2, torch.median takes the lower middle value, Flower cuts int(p n) values. What differs in accuracy: the Gram
-identity |x|^2 - 2xy + |y|^2 (torch.cdist above 25 rows, Flower's new Multi-Krum, "numpy-gram") loses the digits that
-vectors have in common.
+identity |x|^2 - 2xy + |y|^2 (torch.cdist above 25 rows, Flower's new Multi-Krum) loses the digits that vectors
+have in common.
 
 Inputs are `bench.case.Case` inputs: x (NumPy, torch for bfloat16, or a list of lists of layers), f, m, weights.
 """
@@ -110,36 +110,9 @@ def _simsimd_distances(inputs: dict[str, Any]) -> Any:
     return lambda: simsimd.cdist(x, x, "sqeuclidean", threads=threads)
 
 
-def _krum_order(sqdist: Any, f: int) -> np.ndarray:
-    """Vectors by Krum score, in NumPy: completes a peer that has distances only."""
-    sqdist = np.asarray(sqdist)
-    return np.argsort(np.sort(sqdist, axis=1)[:, 1 : len(sqdist) - f - 1].sum(axis=1), kind="stable")
-
-
-def _simsimd_krum(inputs: dict[str, Any]) -> Any:
-    distances = _simsimd_distances(inputs)
-    return lambda: inputs["x"][_krum_order(distances(), inputs["f"])[0]].copy()
-
-
-def _simsimd_multikrum(inputs: dict[str, Any]) -> Any:
-    distances = _simsimd_distances(inputs)
-    return lambda: inputs["x"][_krum_order(distances(), inputs["f"])[: inputs["m"]]].mean(axis=0)
-
-
 def _scipy_distances(inputs: dict[str, Any]) -> Any:
     cdist = importlib.import_module("scipy.spatial.distance").cdist
     return lambda: cdist(inputs["x"], inputs["x"], "sqeuclidean")
-
-
-def _numpy_gram(inputs: dict[str, Any]) -> Any:
-    x = inputs["x"]
-
-    def work() -> np.ndarray:
-        gram = x @ x.T
-        norms = gram.diagonal()
-        return norms[:, None] + norms - 2 * gram
-
-    return work
 
 
 def _torch_distances(inputs: dict[str, Any]) -> Any:
@@ -191,13 +164,13 @@ def _share(inputs: dict[str, Any]) -> tuple[Any, ...]:
 #: operation -> name -> peer. Those in LAYERED take lists of layers, those in TORCH take torch tensors of any dtype.
 PEERS: dict[str, dict[str, Peer]] = {
     "pairwise_sqdist": {"simsimd": prepared(_simsimd_distances), "torch": prepared(_torch_distances),
-                        "scipy": prepared(_scipy_distances), "numpy-gram": prepared(_numpy_gram),
+                        "scipy": prepared(_scipy_distances),
                         "flwr-new": prepared(_flwr_new_distances)},
     "krum": {**_byzfl_pair("Krum", _f), "flwr": _flwr_peer("aggregate_krum", lambda inputs: (inputs["f"], 0)),
-             "flwr-new": prepared(_flwr_new_krum), "simsimd": prepared(_simsimd_krum)},
+             "flwr-new": prepared(_flwr_new_krum)},
     "multikrum": {**_byzfl_pair("MultiKrum", _f),
                   "flwr": _flwr_peer("aggregate_krum", lambda inputs: (inputs["f"], inputs["m"])),
-                  "flwr-new": prepared(_flwr_new_multikrum), "simsimd": prepared(_simsimd_multikrum)},
+                  "flwr-new": prepared(_flwr_new_multikrum)},
     "trimmed_mean": {**_byzfl_pair("TrMean", _f),
                      "flwr": _flwr_peer("aggregate_trimmed_avg", _share),
                      "numpy": _numpy_trimmed_mean, "torch": prepared(_torch_trimmed_mean)},
