@@ -11,8 +11,11 @@ FGD_INLINE void TN(add_rows)(const fgd_layer *layer, int64_t n, int64_t lo, int6
 {
     int64_t item = fgd_itemsize(dtype);
     ACC acc[VECTORS];
-    for (int v = 0; v < VECTORS; v++)
-        TN(start)(acc + v);
+    memset(acc, 0, sizeof acc);
+    for (int64_t i = 0, v = 0; i < n && v < VECTORS; i++) /* no weights at all: +0 */
+        if (weights[i] != 0.0)
+            for (; v < VECTORS; v++)
+                TN(start)(acc + v);
     for (int64_t i = 0; i < n; i++) {
         if (weights[i] == 0.0)
             continue;

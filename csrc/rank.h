@@ -30,9 +30,16 @@ FGD_INLINE void TN(load_keys)(const fgd_layer *layer, int64_t n, int64_t lo, int
             __builtin_prefetch(p + RANK_AHEAD);
             int64_t left = width - v * LANES;
             LANES_OF x = left >= LANES ? LOAD(p, dtype) : LOAD_TAIL(p, dtype, FGD_MAX(left, 0));
-            KEY bits = (KEY)x, bad = (bits & INFINITE) == INFINITE;
-            count[v] -= bad;
-            tile[v] = TN(key)((bits & ~bad) | (bad & INFINITE));
+            /* In parts as wide as the machine's registers: gcc takes wider comparisons apart, element by element. */
+            KEYS part[sizeof(KEY) / sizeof(KEYS)], *c = (KEYS *)(count + v);
+            memcpy(part, &x, sizeof part);
+            for (int h = 0; h < (int)(sizeof(KEY) / sizeof(KEYS)); h++) {
+                KEYS bits = part[h], bad = (bits & INFINITE) == INFINITE;
+                c[h] -= bad;
+                bits = (bits & ~bad) | (bad & INFINITE);
+                part[h] = bits ^ ((bits >> SIGN_SHIFT) & MAGNITUDE);
+            }
+            memcpy(tile + v, part, sizeof part);
         }
     }
 }
@@ -86,12 +93,14 @@ static void TN(sort_16)(KEY *tile)
 /* The first of `width` columns with more than `tolerated` values that are not finite, or -1. */
 FGD_INLINE int64_t TN(first_broken)(const KEY *count, int64_t width, int64_t tolerated)
 {
-    KEY over = {0};
-    int64_t any[8];
-    for (int v = 0; v < VECTORS; v++)
-        over |= count[v] > (SIGNED)tolerated;
-    memcpy(any, &over, sizeof any);
-    if ((any[0] | any[1] | any[2] | any[3] | any[4] | any[5] | any[6] | any[7]) == 0)
+    const KEYS *part = (const KEYS *)count;
+    KEYS over = {0};
+    for (int h = 0; h < VECTORS * (int)(sizeof(KEY) / sizeof(KEYS)); h++)
+        over |= part[h] > (SIGNED)tolerated;
+    SIGNED any = 0;
+    for (int l = 0; l < (int)(sizeof over / sizeof any); l++)
+        any |= over[l];
+    if (any == 0)
         return -1;
     for (int64_t c = 0; c < width; c++)
         if (count[c / LANES][c % LANES] > tolerated)

@@ -67,6 +67,7 @@ static int fgd_any_double(const fgd_rows *x)
     return 0;
 }
 
+#include "rows.h" /* its scalar part, compiled for the baseline: the clones share it */
 #define FGD_BODY "robust_body.h"
 #include "isa.h"
 

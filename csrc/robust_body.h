@@ -70,10 +70,18 @@ typedef struct {
 
 FGD_INLINE void FN(add_f)(ACC *acc, v16f x, double weight)
 {
+#if FGD_LEVEL == 2
     v8f half[2];
     memcpy(half, &x, sizeof x);
     acc->half[0] += weight * __builtin_convertvector(half[0], v8d);
     acc->half[1] += weight * __builtin_convertvector(half[1], v8d);
+#else /* gcc takes vectors wider than the machine's apart, element by element, when it converts or compares them */
+    v4f part[4];
+    v4d *sum = (v4d *)acc;
+    memcpy(part, &x, sizeof x);
+    for (int h = 0; h < 4; h++)
+        sum[h] += weight * __builtin_convertvector(part[h], v4d);
+#endif
 }
 
 /* acc / divisor in double */

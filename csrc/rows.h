@@ -1,4 +1,5 @@
-/* Reading and writing the vectors of fgd_rows in any dtype. Part of a body file (isa.h).
+/* Reading and writing the vectors of fgd_rows in any dtype. Scalar functions, which a source file must include before its
+ * body so that they are compiled for the baseline, and vector loads for body files (isa.h).
  *
  * The halves are widened exactly by integer arithmetic on their bits, so every instruction set gives the same values.
  */
@@ -61,6 +62,8 @@ static inline void fgd_store(char *p, int32_t dtype, double v)
 
 #endif
 
+#ifdef FGD_LEVEL
+
 /* float16 -> float: the 15 low bits are those of a float 2^-112 times as large, except Inf and NaN. */
 FGD_INLINE v16f FN(widen_f16)(v16u h)
 {
@@ -119,3 +122,4 @@ FGD_INLINE v8d FN(load_tail_d)(const char *p, int32_t dtype, int64_t count)
     memcpy(padded, p, (size_t)(count * fgd_itemsize(dtype)));
     return FN(load_d)(padded, dtype);
 }
+#endif

@@ -25,6 +25,8 @@ FGD_INLINE int64_t TN(store)(const ACC *acc, double divisor, char *row, int32_t 
     for (int64_t l = 0; doubt != 0.0 && l < count; l++)
         if (!(fabs(y[l]) < INFINITY)) {
             y[l] = LANES == 8 ? (double)rescue(context, column + l) : y[l];
+            if (y[l] != y[l])
+                y[l] = NAN; /* one NaN: which operand's sign and payload survive differs between machines */
             if (broken < 0 && !(fabs(y[l]) < INFINITY))
                 broken = l;
         }

@@ -178,13 +178,12 @@ def widen(x: Any, dtype: str) -> np.ndarray:
 
 def narrow(values: np.ndarray, dtype: str) -> np.ndarray:
     """float64 `values` rounded to the nearest value of a logical dtype, ties to even, in its storage."""
-    if dtype != "bfloat16":
-        with np.errstate(over="ignore"):
-            return values.astype(STORAGE[dtype])
     with np.errstate(over="ignore", invalid="ignore"):
-        bits = values.astype(np.float32).view(np.uint32).astype(np.uint64)
-    rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
-    return np.where(np.isnan(values), 0x7FC0, rounded).astype(np.uint16)
+        if dtype != "bfloat16":
+            return values.astype(STORAGE[dtype])
+        last = np.maximum(np.frexp(values)[1] - 8, -133)  # the exponent of the last of 8 digits, or of the smallest number
+        rounded = np.where(np.isfinite(values), np.ldexp(np.rint(np.ldexp(values, -last)), last), values)
+        return (rounded.astype(np.float32).view(np.uint32) >> 16).astype(np.uint16)
 
 
 def finite(x: Any, dtype: str) -> np.ndarray:

@@ -126,6 +126,8 @@ class Rows:
 
     def copy_row(self, index: int, out: Any, parts: Sequence[Any] | None) -> Any:
         """A copy of vector `index`, in `out` when there is one (`parts` are its parts)."""
+        if parts is None and len(self.layers) == 1 and type(self.layers[0].data) is np.ndarray:  # the hot path
+            return self.layers[0].wrap(self.layers[0].data[index, ...].copy())
         rows = [layer.data[index] if isinstance(layer.data, list) else layer.data[index, ...] for layer in self.layers]
         if parts is None:
             return self.vector([copy(row) for row in rows])
@@ -146,17 +148,17 @@ def parse(x: Any, name: str = "x") -> Rows:
     Copies only a layer whose rows are not contiguous. Raises TypeError or ValueError, naming the element at fault, when
     the argument has none of the forms, its vectors differ in structure, shape or dtype, or host and device mix.
     """
-    if isinstance(x, list | tuple):
+    if type(x) is not np.ndarray and isinstance(x, list | tuple):
         if not x:
             raise ValueError(f"{name} is empty: it must hold at least one vector")
         return _parse_layers(x, name) if isinstance(x[0], list | tuple) else _parse_vectors(x, name)
     data, operand, wrap = unpack(x, name)
-    shape = data.shape
+    shape = data.shape if type(data) is np.ndarray else tuple(data.shape)
     if len(shape) < 2 or shape[0] == 0:
-        raise ValueError(f"{name} has shape {tuple(shape)}, but must be (n, d) with n >= 1: one row per vector")
+        raise ValueError(f"{name} has shape {shape}, but must be (n, d) with n >= 1: one row per vector")
     if operand.device == "cpu" and not data.flags.c_contiguous and not data[0].flags.c_contiguous:
         data = np.ascontiguousarray(data)
-    return Rows(name, shape[0], [Layer(data, operand.dtype, tuple(shape[1:]), wrap)], operand, "stacked")
+    return Rows(name, shape[0], [Layer(data, operand.dtype, shape[1:], wrap)], operand, "stacked")
 
 
 def _parse_vectors(x: Sequence[Any], name: str) -> Rows:

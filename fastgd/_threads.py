@@ -15,6 +15,7 @@ import math
 import os
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor  # here, not on first use: a fork must not meet a half-done import
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -71,18 +72,19 @@ def budget(num_threads: int | None, nbytes: int) -> int:
     return num_threads or num_threads_in_use() or available()
 
 
-def run(task: Callable[[], Any], *, threads: int, chunks: int) -> None:
+def run(task: Callable[[], Any], *, threads: int, chunks: int, keep: Any = None) -> None:
     """Call `task` from up to `threads` threads at once, this one included; `task` takes tickets until none is left.
 
     Returns when no thread works on it any more, even after an interrupt: helpers read and write the caller's memory.
+    `keep` is what that memory belongs to; helpers hold it as long as they work, should even that go wrong.
     """
     helpers = min(threads, chunks) - 1
     if helpers < 1:
         task()
         return
-    crew = _Crew(task)
-    _submit(crew.help, helpers)
+    crew = _Crew(task, keep)
     try:
+        _submit(crew.help, helpers)
         task()
     finally:
         crew.dismiss()
@@ -93,8 +95,8 @@ def run(task: Callable[[], Any], *, threads: int, chunks: int) -> None:
 class _Crew:
     """The helpers of one job. A helper that comes after `dismiss` does nothing, so nobody waits for one in a queue."""
 
-    def __init__(self, task: Callable[[], Any]) -> None:
-        self.task = task
+    def __init__(self, task: Callable[[], Any], keep: Any) -> None:
+        self.task, self.keep = task, keep
         self.error: BaseException | None = None
         self._working = 0
         self._dismissed = False
@@ -116,14 +118,14 @@ class _Crew:
 
     def dismiss(self) -> None:
         """Let nobody begin any more, and wait for those at work."""
-        interrupt = None
+        interrupt: BaseException | None = None
         while True:
             try:
                 with self._change:
                     self._dismissed = True
                     self._change.wait_for(lambda: self._working == 0)
                     break
-            except KeyboardInterrupt as error:
+            except BaseException as error:  # from a signal handler: Ctrl-C, a test's time-out
                 interrupt = error
         if interrupt is not None:
             raise interrupt
@@ -135,8 +137,6 @@ def _submit(help: Callable[[], None], helpers: int) -> None:
     try:
         with _lock:
             if _pool is None or _pool_size < helpers:
-                from concurrent.futures import ThreadPoolExecutor
-
                 if _pool is not None:
                     _pool.shutdown(wait=False)  # the smaller pool finishes what it has, and its threads end
                 _pool, _pool_size = ThreadPoolExecutor(helpers, "fastgd", initializer=_mark_inside), helpers

@@ -146,6 +146,21 @@ def test_exported_symbols() -> None:
     }
 
 
+@pytest.mark.skipif(not shutil.which("objdump"), reason="needs objdump of the binutils")
+def test_vector_instructions_stay_in_their_clones() -> None:
+    """A function outside the AVX clones that used AVX would be an illegal instruction on an older CPU."""
+    listing = subprocess.run(
+        ["objdump", "-d", "--no-show-raw-insn", library()], capture_output=True, text=True, check=True
+    ).stdout
+    functions = re.split(r"^[0-9a-f]+ <(.+)>:$", listing, flags=re.MULTILINE)[1:]
+    found = {
+        name
+        for name, body in zip(functions[::2], functions[1::2], strict=True)
+        if not re.search(r"_v[34]\b", name) and re.search(r"\tv[a-z0-9]+ .*%[xyz]mm", body)
+    }
+    assert len(functions) > 100 and not found
+
+
 @pytest.mark.skipif(not shutil.which("nm"), reason="needs nm of the binutils")
 def test_needed_symbols() -> None:
     """No OpenMP, no exit or abort, no printing: a library reports through its return values."""

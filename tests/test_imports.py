@@ -28,7 +28,6 @@ HEAVY = (
     "setuptools",
     "multiprocessing",
     "asyncio",
-    "concurrent.futures.thread",
     "urllib.request",
     "ctypes.util",
 )

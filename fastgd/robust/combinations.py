@@ -122,7 +122,8 @@ def mean(x: Any, *, weights: Any = None, out: Any = None, backend: str | None = 
         if w.ndim != 1 or (w < 0.0).any() or not w.any():
             raise ValueError("weights of a mean must be one number >= 0 per vector, at least one of them positive")
         # Scaled, the sum of huge weights is finite; a positive weight stays positive, so its row is still looked at.
-        w = np.maximum(w / w.max(), np.finfo(np.float64).tiny * (w > 0.0))[None]
+        # Scaling by a power of two is exact.
+        w = np.maximum(np.ldexp(w, -int(np.frexp(w.max())[1])), np.finfo(np.float64).tiny * (w > 0.0))[None]
         total = float(w.sum())
     parts = None if out is None else rows.check_out(out)
     stacks = rows.empty(1)
@@ -152,7 +153,7 @@ def _weights(weights: Any, n: int) -> np.ndarray:
         raise TypeError(f"weights must be an array of numbers on the host: {error}") from None
     if w.dtype.kind not in "fiu" or isinstance(weights, np.ma.MaskedArray):
         raise TypeError(f"weights must be an array of real numbers on the host, got {type(weights).__name__} of dtype {w.dtype}")
-    w = np.ascontiguousarray(w, np.float64)
+    w = np.require(w, np.float64, ["C", "A"])
     if w.ndim not in (1, 2) or w.shape[-1] != n:
         raise ValueError(f"weights has shape {w.shape}, but must be ({n},) or (m, {n}): one weight per vector")
     if not np.isfinite(w).all():

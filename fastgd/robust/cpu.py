@@ -17,6 +17,7 @@ from .._rows import Layer, Rows
 from .network import network
 
 _DTYPES = {"float32": 0, "float64": 1, "float16": 2, "bfloat16": 3}
+_INT64, _BOOL = np.dtype(np.int64), np.dtype(np.bool_)
 _from_buffer, _new = ffi.from_buffer, ffi.new
 _BYTES, _DOUBLES, _INTS, _PAIRS = (ffi.typeof(name) for name in ("char[]", "double[]", "int64_t[]", "int32_t[]"))
 _ROWS, _LAYERS, _POINTERS, _JOB = (ffi.typeof(name) for name in ("fgd_rows *", "fgd_layer[]", "char *[]", "fgd_job *"))
@@ -25,20 +26,20 @@ _ROWS, _LAYERS, _POINTERS, _JOB = (ffi.typeof(name) for name in ("fgd_rows *", "
 def pairwise_sqdist(rows: Rows, threads: int) -> tuple[np.ndarray, np.ndarray]:
     n = rows.n
     sqdist, bad = np.empty((n, n)), np.zeros(n, np.bool_)
-    x, _keep = _table(rows.layers, [layer.data for layer in rows.layers], n)
+    x, keep = _rows(rows)
     bad_pointer = _from_buffer(_BYTES, bad)
-    chunks, partial = _partial_sums(x, rows, bad_pointer, threads)
+    chunks, partial = _partial_sums(x, rows, bad_pointer, threads, keep)
     lib.fgd_robust_pairwise_sum(n, chunks, partial, bad_pointer, _from_buffer(_DOUBLES, sqdist))
     return sqdist, bad
 
 
 def select(rows: Rows, k: int, m: int, threads: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     n = rows.n
-    selected, scores, bad = np.empty(m, np.int64), np.empty(n), np.zeros(n, np.bool_)
-    x, _keep = _table(rows.layers, [layer.data for layer in rows.layers], n)
+    selected, scores, bad = np.empty(m, _INT64), np.empty(n), np.zeros(n, _BOOL)
+    x, keep = _rows(rows)
     bad_pointer = _from_buffer(_BYTES, bad)
     # A job for one thread leaves the distances to the same C call.
-    chunks, partial = _partial_sums(x, rows, bad_pointer, threads) if threads > 1 else (_chunks(n, rows.d), ffi.NULL)
+    chunks, partial = (_chunks(n, rows.d), ffi.NULL) if threads == 1 else _partial_sums(x, rows, bad_pointer, threads, keep)
     comparators, length = _comparators(n, 0, k)
     _check(lib.fgd_robust_select(x, chunks, partial, comparators, length, k, m, _from_buffer(_DOUBLES, scores), bad_pointer,
                                  _from_buffer(_INTS, selected)))
@@ -55,19 +56,19 @@ def krum_scores(sqdist: np.ndarray, k: int) -> np.ndarray:
 
 
 def combine(rows: Rows, weights: np.ndarray, divisor: float, stacks: list[np.ndarray], threads: int) -> int:
-    x, _keep = _table(rows.layers, [layer.data for layer in rows.layers], rows.n)
-    out, _keep_out = _table(rows.layers, stacks, len(weights))
+    x, keep = _rows(rows)
+    out, keep_out = _stack(rows, stacks, len(weights))
     pointer = _from_buffer(_DOUBLES, weights)
-    return _split(lambda job: lib.fgd_robust_combine(x, pointer, divisor, out, job), _column_chunks, rows, threads)
+    return _split(lambda job: lib.fgd_robust_combine(x, pointer, divisor, out, job), _column_chunks, rows, threads, (keep, keep_out, stacks))
 
 
 def trimmed_mean(rows: Rows, f: int, stacks: list[np.ndarray], threads: int) -> int:
-    x, _keep = _table(rows.layers, [layer.data for layer in rows.layers], rows.n)
-    out, _keep_out = _table(rows.layers, stacks, 1)
+    x, keep = _rows(rows)
+    out, keep_out = _stack(rows, stacks, 1)
     last = rows.n - f - 1
     comparators, length = _comparators(rows.n, f, last)
     return _split(lambda job: lib.fgd_robust_rank_mean(x, comparators, length, f, last, last - f + 1, f, out, job),
-                  _column_chunks, rows, threads)
+                  _column_chunks, rows, threads, (keep, keep_out, stacks))
 
 
 median = trimmed_mean  # with f = (n - 1) // 2, see coordinates.py
@@ -80,21 +81,36 @@ def _column_chunks(n: int, d: int) -> int:
     return lib.fgd_robust_column_chunks(d)
 
 
-def _partial_sums(x: Any, rows: Rows, bad: Any, threads: int) -> tuple[int, Any]:
+def _partial_sums(x: Any, rows: Rows, bad: Any, threads: int, keep: Any) -> tuple[int, Any]:
     """Partial sums of the squared distances, chunk by chunk, and the number of chunks."""
     chunks = _chunks(rows.n, rows.d)
     partial = _from_buffer(_DOUBLES, np.empty(chunks * lib.fgd_robust_pairwise_partial(rows.n)))
-    _split(lambda job: lib.fgd_robust_pairwise(x, partial, bad, job), _chunks, rows, threads)
+    _split(lambda job: lib.fgd_robust_pairwise(x, partial, bad, job), _chunks, rows, threads, keep)
     return chunks, partial
 
 
+def _rows(rows: Rows) -> tuple[Any, Any]:
+    """The vectors as a struct, and what must live as long as it is used."""
+    layer = rows.layers[0]
+    if len(rows.layers) == 1 and type(layer.data) is np.ndarray and layer.data.flags.c_contiguous:
+        struct = _new(_ROWS)
+        lib.fgd_rows_stacked(struct, _from_buffer(_BYTES, layer.data), rows.n, layer.size, _DTYPES[layer.dtype])
+        return struct, None
+    return _table(rows.layers, [layer.data for layer in rows.layers], rows.n)
+
+
+def _stack(rows: Rows, stacks: list[np.ndarray], m: int) -> tuple[Any, Any]:
+    """Memory for m results as a struct; see `_rows`."""
+    if len(stacks) == 1 and stacks[0].flags.c_contiguous:
+        layer, struct = rows.layers[0], _new(_ROWS)
+        lib.fgd_rows_stacked(struct, _from_buffer(_BYTES, stacks[0]), m, layer.size, _DTYPES[layer.dtype])
+        return struct, None
+    return _table(rows.layers, stacks, m)
+
+
 def _table(layers: Sequence[Layer], arrays: Sequence[Any], n: int) -> tuple[Any, Any]:
-    """An fgd_rows struct over n rows of layer arrays, and what must live as long as it is used."""
+    """A struct over n rows of layer arrays, and what must live as long as it is used."""
     rows = _new(_ROWS)
-    if len(arrays) == 1 and type(arrays[0]) is np.ndarray and arrays[0].flags.c_contiguous:
-        layer = layers[0]
-        lib.fgd_rows_stacked(rows, _from_buffer(_BYTES, arrays[0]), n, layer.size, _DTYPES[layer.dtype])
-        return rows, None
     rows.layer = table = _new(_LAYERS, len(layers))
     keep: list[Any] = [table]
     for entry, layer, array in zip(table, layers, arrays, strict=True):
@@ -119,13 +135,13 @@ def _comparators(n: int, first: int, last: int) -> tuple[Any, int]:
     return _from_buffer(_PAIRS, pairs), len(pairs)
 
 
-def _split(call: Callable[[Any], int], chunks: Callable[[int, int], int], rows: Rows, threads: int) -> int:
+def _split(call: Callable[[Any], int], chunks: Callable[[int, int], int], rows: Rows, threads: int, keep: Any) -> int:
     """Run one job, from several threads if there are; the first coordinate it reports as broken, -1 if none."""
     job = _new(_JOB)
     if threads == 1:
         _check(call(job))
     else:
-        _threads.run(lambda: _check(call(job)), threads=threads, chunks=chunks(rows.n, rows.d))
+        _threads.run(lambda: _check(call(job)), threads=threads, chunks=chunks(rows.n, rows.d), keep=(rows, keep))
     return job.broken - 1
 
 

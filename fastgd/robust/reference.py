@@ -52,6 +52,7 @@ def combine(rows: Rows, weights: np.ndarray, divisor: float, stacks: list[np.nda
     y = np.full((len(weights), rows.d), -0.0, x.dtype)  # -0 is the one number that changes no sum
     with np.errstate(over="ignore", invalid="ignore"):
         for a, w in enumerate(weights):
+            y[a] += 0.0 if not w.any() else -0.0
             for i in np.flatnonzero(w):
                 y[a] += w[i] * x[i]
         y = (y / divisor).astype(np.float64)
