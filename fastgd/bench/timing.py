@@ -15,9 +15,12 @@ import numpy as np
 
 #: A sample lasts at least this long, so that the clock's resolution and cost do not matter.
 SAMPLE_S = 50e-6
-#: A call shorter than this is run once, untimed, before each of its samples: caches are then as it leaves them itself,
-#: not as another contestant left them.
+#: A call shorter than this is run once, untimed, before each of its turns: caches are then as it leaves them itself, not
+#: as another contestant left them. A turn takes samples for about as long.
 REWARM_S = 20e-3
+#: Pause before a turn among several contestants: worker threads of BLAS and OpenMP libraries keep spinning on their cores
+#: for some 30 ms after their work, and whoever came next would pay for it.
+SETTLE_S = 40e-3
 #: Seconds above which a call gets three samples, and above which its first call is its only one.
 SLOW_S, VERY_SLOW_S = 2.0, 10.0
 MIN_SAMPLES, MAX_SAMPLES = 9, 2000
@@ -94,10 +97,16 @@ class _Contestant:
             return count >= 3
         return count >= MAX_SAMPLES or (count >= MIN_SAMPLES and sum(self.samples) * self.times >= self.min_time)
 
-    def sample(self) -> None:
+    def take_turn(self, settle: bool) -> None:
+        if settle:
+            time.sleep(SETTLE_S)
         if self.seconds < REWARM_S:
             self.call()
-        self.samples.append(self.clock(self.call, self.times) / self.times)
+        end = time.perf_counter() + REWARM_S
+        while True:
+            self.samples.append(self.clock(self.call, self.times) / self.times)
+            if self.done or time.perf_counter() > end:
+                break
 
     def timing(self) -> Timing:
         quarter, median, three_quarters = np.percentile(self.samples, [25, 50, 75])
@@ -106,7 +115,7 @@ class _Contestant:
 
 def interleaved(calls: dict[str, Callable[[], Any]], *, min_time: float = 0.3, clock: Clock = wall_clock,
                 first: Mapping[str, float] = MappingProxyType({})) -> dict[str, Timing]:
-    """Time several functions that do the same work, sample by sample in turn, so that noise of the machine hits all.
+    """Time several functions that do the same work, in turns of a few samples, so that noise of the machine hits all.
 
     Each is warmed up, then sampled at least 9 times and for `min_time` seconds in sum; calls over 2 s get 3 samples,
     a call over 10 s only its first one. `first` has the times of first calls that were made already.
@@ -115,5 +124,5 @@ def interleaved(calls: dict[str, Callable[[], Any]], *, min_time: float = 0.3, c
         contestants = {name: _Contestant(call, clock, min_time, first.get(name)) for name, call in calls.items()}
         while waiting := [one for one in contestants.values() if not one.done]:
             for one in waiting:
-                one.sample()
+                one.take_turn(settle=len(contestants) > 1)
     return {name: one.timing() for name, one in contestants.items()}

@@ -59,7 +59,8 @@ def combine(rows: Rows, weights: np.ndarray, divisor: float, stacks: list[np.nda
     x, keep = _rows(rows)
     out, keep_out = _stack(rows, stacks, len(weights))
     pointer = _from_buffer(_DOUBLES, weights)
-    return _split(lambda job: lib.fgd_robust_combine(x, pointer, divisor, out, job), _column_chunks, rows, threads, (keep, keep_out, stacks))
+    return _split(lambda job: lib.fgd_robust_combine(x, pointer, divisor, out, job),
+                  _column_chunks, rows, threads, (keep, keep_out, stacks))
 
 
 def trimmed_mean(rows: Rows, f: int, stacks: list[np.ndarray], threads: int) -> int:
