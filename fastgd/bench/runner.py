@@ -253,7 +253,7 @@ def select(pattern: Callable[[str], Any] | None = None, *, rooms: Sequence[str] 
 
 def registered_backends(function: Any) -> list[str]:
     """The backends that have kernels for everything a public function runs."""
-    operations = getattr(function, "__fastgd_operations__", ())
+    operations = [entry.partition(":")[0] for entry in getattr(function, "__fastgd_operations__", ())]
     rows = {(row.operation, row.backend) for row in kernels()}
     return [name for name in BACKENDS if operations and all((operation, name) in rows for operation in operations)]
 
