@@ -102,11 +102,11 @@ class _Contestant:
             time.sleep(SETTLE_S)
         if self.seconds < REWARM_S:
             self.call()
-        end = time.perf_counter() + REWARM_S
-        while True:
-            self.samples.append(self.clock(self.call, self.times) / self.times)
-            if self.done or time.perf_counter() > end:
-                break
+        spent = 0.0
+        while spent < REWARM_S and not self.done:
+            seconds = self.clock(self.call, self.times)
+            self.samples.append(seconds / self.times)
+            spent += seconds
 
     def timing(self) -> Timing:
         quarter, median, three_quarters = np.percentile(self.samples, [25, 50, 75])
