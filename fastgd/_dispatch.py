@@ -86,12 +86,13 @@ _table: dict[str, dict[str, Kernel]] = {}
 _resolved: dict[tuple[str, str, Operand], Callable[..., Any]] = {}
 
 
-def register(room: str, operations: tuple[str, ...], backends: tuple[str, ...], dtypes: tuple[str, ...]) -> None:
-    """Add rows: `operations` x `backends` of a room, each found as `fastgd.<room>.<backend>:<operation>`."""
+def register(room: str, operations: tuple[str, ...], backends: tuple[str, ...], dtypes: tuple[str, ...], folder: str = "") -> None:
+    """Add rows: `operations` x `backends` of a room, each found as `fastgd.<room>[.<folder>].<backend>:<operation>`."""
+    place = f"{room}.{folder}" if folder else room
     for operation in operations:
         rows = _table.setdefault(f"{room}.{operation}", {})
         for backend in backends:
-            rows[backend] = Kernel(f"{room}.{operation}", backend, f"fastgd.{room}.{backend}:{operation}", dtypes)
+            rows[backend] = Kernel(f"{room}.{operation}", backend, f"fastgd.{place}.{backend}:{operation}", dtypes)
 
 
 def kernels() -> list[Kernel]:

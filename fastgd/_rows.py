@@ -81,6 +81,19 @@ class Rows:
             coordinate -= layer.size
         raise IndexError(coordinate)
 
+    def take(self, indices: Sequence[int]) -> Rows:
+        """The vectors at `indices`, in that order, without copying them."""
+        return self._with([[_row(layer, i) for i in indices] for layer in self.layers])
+
+    def append(self, parts: Sequence[Any]) -> Rows:
+        """The vectors and one more, whose layer arrays are `parts` (shape, dtype and device as theirs)."""
+        return self._with([[*(_row(layer, i) for i in range(self.n)), part]
+                           for layer, part in zip(self.layers, parts, strict=True)])
+
+    def _with(self, data: list[list[Any]]) -> Rows:
+        layers = [Layer(rows, layer.dtype, layer.shape, layer.wrap) for rows, layer in zip(data, self.layers, strict=True)]
+        return Rows(self.name, len(data[0]), layers, self.operand, "vectors" if self.form == "stacked" else self.form)
+
     # ---- making results
 
     def empty(self, m: int) -> list[Any]:
@@ -128,7 +141,7 @@ class Rows:
         """A copy of vector `index`, in `out` when there is one (`parts` are its parts)."""
         if parts is None and len(self.layers) == 1 and type(self.layers[0].data) is np.ndarray:  # the hot path
             return self.layers[0].wrap(self.layers[0].data[index, ...].copy())
-        rows = [layer.data[index] if isinstance(layer.data, list) else layer.data[index, ...] for layer in self.layers]
+        rows = [_row(layer, index) for layer in self.layers]
         if parts is None:
             return self.vector([copy(row) for row in rows])
         return self.store([copy(row) for row in rows] if self.may_overlap(parts) else rows, out, parts)
@@ -140,6 +153,11 @@ class Rows:
         for part, value in zip(parts, result, strict=True):
             part[...] = value
         return out
+
+
+def _row(layer: Layer, index: int) -> Any:
+    """One vector's array of a layer; never a scalar, so that layers without dimensions keep their array."""
+    return layer.data[index] if isinstance(layer.data, list) else layer.data[index, ...]
 
 
 def parse(x: Any, name: str = "x") -> Rows:

@@ -77,6 +77,40 @@ def median(rows: Rows, f: int, stacks: list[np.ndarray], threads: int = 1) -> in
     return trimmed_mean(rows, f, stacks, threads)
 
 
+def nearest_mean(rows: Rows, window: int, tolerated: int, stacks: list[np.ndarray], threads: int = 1) -> int:
+    """Mean of the `window` values nearest to the median of each coordinate, non-finite ones ranking last.
+
+    In ascending order s they are neighbours, s[lo] .. s[lo + window - 1]: the lo with the least
+    max(median - s[lo], s[lo + window - 1] - median), the lowest of equals. Returns the first coordinate with more than
+    `tolerated` values that are not finite, or -1.
+    """
+    x = _wide(rows)
+    finite = np.isfinite(x)
+    x = np.where(finite, x, np.inf)
+    s = np.take_along_axis(x, np.lexsort((~np.signbit(x), x), axis=0), axis=0)
+    n = rows.n
+    with np.errstate(invalid="ignore", over="ignore"):
+        middle = (s[(n - 1) // 2] + s[n // 2]) / 2
+        reach = np.stack([np.fmax(middle - s[lo], s[lo + window - 1] - middle) for lo in range(n - window + 1)])
+        start = np.argmin(np.where(np.isnan(reach), np.inf, reach), axis=0)
+        kept = np.take_along_axis(s, start + np.arange(window)[:, None], axis=0)
+        _fill(rows, stacks, (kept.sum(axis=0, initial=-0.0) / window)[None].astype(np.float64))
+    return _first((~finite).sum(axis=0) > tolerated)
+
+
+def sqdist_to(rows: Rows, point: Rows | None, threads: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    """(n,) squared distances of the vectors to `point`, one vector of the same layers (None: the origin); and bad rows.
+
+    +inf for a row with a NaN or an Inf. The point is finite.
+    """
+    x = _wide(rows)
+    bad = ~np.isfinite(x).all(axis=1)
+    origin = 0.0 if point is None else _wide(point)
+    with np.errstate(over="ignore", invalid="ignore"):
+        sqdist = ((x - origin) ** 2).sum(axis=1).astype(np.float64)
+    return np.where(bad, np.inf, sqdist), bad
+
+
 def _wide(rows: Rows) -> np.ndarray:
     """The (n, d) vectors in a precision above their own."""
     return rows.matrix().astype(np.longdouble if rows.operand.dtype == "float64" else np.float64, copy=False)
