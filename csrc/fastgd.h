@@ -48,10 +48,17 @@ double fgd_peak(int64_t steps, int wide);
 /* ---- robust (csrc/robust_body.h) */
 int64_t fgd_robust_pairwise_chunks(int64_t n, int64_t d);
 int64_t fgd_robust_pairwise_partial(int64_t n); /* doubles of partial sums a chunk */
-int fgd_robust_pairwise(const fgd_rows *x, double *partial, char *bad, fgd_job *job);
-void fgd_robust_pairwise_sum(int64_t n, int64_t chunks, const double *partial, const char *bad, double *sqdist);
-int fgd_robust_select(const fgd_rows *x, int64_t chunks, const double *partial, const int32_t *network, int64_t length,
-                      int64_t k, int64_t m, double *scores, char *bad, int64_t *selected);
+/* `wanted` (NULL: all) says which tiles of 4 x 4 pairs to compute; `wide`: in double whatever the dtype */
+int fgd_robust_pairwise(const fgd_rows *x, const char *wanted, int wide, double *partial, char *bad, fgd_job *job);
+void fgd_robust_pairwise_sum(int64_t n, int64_t chunks, const double *partial, const char *wanted, const char *bad,
+                             double *sqdist);
+int fgd_robust_pairwise_sample(const fgd_rows *x, int64_t strips, int64_t width, double *partial, char *bad);
+int fgd_robust_gram(const fgd_rows *x, int64_t centre, double *partial, fgd_job *job);
+int64_t fgd_robust_gram_sum(int64_t n, int64_t chunks, const double *partial, double *sqdist, char *wanted); /* tiles wanted */
+int fgd_robust_choose(const double *sqdist, int64_t n, const int32_t *network, int64_t length, int64_t k, int64_t m, double error,
+                      double *scores, const char *bad, int64_t *selected, char *doubt, int64_t *doubtful);
+int fgd_robust_select(const fgd_rows *x, const int32_t *network, int64_t length, int64_t k, int64_t m, double *scores, char *bad,
+                      int64_t *selected);
 int fgd_robust_krum_scores(const double *sqdist, int64_t n, const int32_t *network, int64_t length, int64_t k, double *scores);
 int64_t fgd_robust_column_chunks(int64_t d);
 int fgd_robust_combine(const fgd_rows *x, const double *weights, double divisor, const fgd_rows *out, fgd_job *job);

@@ -1,25 +1,26 @@
 /* Squared distances of packed blocks, for one precision. Part of a body file (isa.h); included once per precision with
- *   REAL         float or double
- *   LANES        coordinates summed side by side: 16 or 8
- *   VEC, WIDTH   the machine's vector of REAL and its length
- *   SQUARE(t,s)  t * t + s
- *   TN(name)     the function's name
+ *   REAL              float or double
+ *   LANES             coordinates summed side by side: 16 or 8
+ *   VEC, WIDTH        the machine's vector of REAL and its length
+ *   SQUARE(t,s)       t * t + s
+ *   MULTIPLY(x,y,s)   x * y + s
+ *   TN(name)          the function's name
  *
  * Formula: D_ij = sum_c (x_ic - x_jc)^2, direct differences: no cancellation, and no row can spoil another pair.
- * Cost:    n^2 / 2 subtractions and multiply-adds a coordinate; x is read once, block by block of BLOCK columns, which
- *          are packed into panels of 4 rows so that a tile of 4 x 4 pairs reads two streams.
- * Order:   within a block, coordinate c is added to lane c mod LANES; the lanes are folded in double as a fixed tree;
- *          blocks are added in order. Nothing depends on tile shape or register width.
- * Error:   relative, for any input: at most block / LANES + 2 roundings of REAL, 66 x 2^-24 = 4e-6 for float with blocks of
- *          1024 columns; 1e-8 to 1e-7 for data without one dominant coordinate.
+ * Cost:    n^2 / 2 subtractions and multiply-adds a coordinate; x is read once, block by block of columns, which are packed
+ *          into panels of 4 rows so that a tile of 4 x 4 pairs reads two streams, GROUP of them from the first-level cache.
+ * Order:   within a block, coordinate c is added to lane c mod LANES; the lanes are folded as a fixed tree; blocks are added
+ *          in order, in double. Nothing depends on tile shape or register width.
+ * Error:   relative, for any input: block / LANES + 6 roundings of REAL, 38 x 2^-24 = 2.3e-6 for float with blocks of 512
+ *          columns; 1e-8 to 1e-7 for data without one dominant coordinate.
  */
 
 #define TILE_J 4
 #define TILE_I (WIDTH == LANES ? 4 : 2)
 
-/* Block sums of the 16 pairs of two panels; `steps` groups of LANES columns. While it computes it prefetches the cache
- * lines next0, next0 + 64, .. and next1, ..: the coming block of two rows. */
-FGD_INLINE void TN(tile_body)(const REAL *a, const REAL *b, int64_t steps, double *sums, const int diagonal,
+/* Block sums of the 16 pairs of two panels, of squared differences or of products; `steps` groups of LANES columns. While
+ * it computes it prefetches the cache lines next0, next0 + 64, .. and next1, ..: the coming block of two rows. */
+FGD_INLINE void TN(tile_body)(const REAL *a, const REAL *b, int64_t steps, double *sums, const int diagonal, const int products,
                               const char *next0, const char *next1)
 {
     REAL lanes[16][LANES] __attribute__((aligned(64)));
@@ -47,7 +48,9 @@ FGD_INLINE void TN(tile_body)(const REAL *a, const REAL *b, int64_t steps, doubl
                         VEC x = *(const VEC *)(p + u * LANES);
 #pragma GCC unroll 4
                         for (int v = 0; v < TILE_J; v++)
-                            if (!diagonal || j + v > i + u) {
+                            if (products)
+                                acc[u][v] = MULTIPLY(x, y[v], acc[u][v]);
+                            else if (!diagonal || j + v > i + u) {
                                 VEC t = x - y[v];
                                 acc[u][v] = SQUARE(t, acc[u][v]);
                             }
@@ -59,23 +62,18 @@ FGD_INLINE void TN(tile_body)(const REAL *a, const REAL *b, int64_t steps, doubl
                     for (int v = 0; v < TILE_J; v++)
                         *(VEC *)&lanes[4 * (i + u) + j + v][h] = acc[u][v];
             }
-    for (int pair = 0; pair < 16; pair += 8) {
-        v8d half[8];
-#pragma GCC unroll 8
-        for (int k = 0; k < 8; k++)
-            half[k] = TN(widen)(lanes[pair + k]);
-        *(v8d *)(sums + pair) = FN(fold)(half);
-    }
+    TN(fold)(lanes[0], sums);
+    TN(fold)(lanes[8], sums + 8);
 }
 
 FGD_NOINLINE void TN(tile)(const REAL *a, const REAL *b, int64_t steps, double *sums, const char *next0, const char *next1)
 {
-    TN(tile_body)(a, b, steps, sums, 0, next0, next1);
+    TN(tile_body)(a, b, steps, sums, 0, 0, next0, next1);
 }
 
 FGD_NOINLINE void TN(tile_diagonal)(const REAL *a, int64_t steps, double *sums, const char *next0, const char *next1)
 {
-    TN(tile_body)(a, a, steps, sums, 1, next0, next1);
+    TN(tile_body)(a, a, steps, sums, 1, 0, next0, next1);
 }
 
 static char TN(has_bad)(const REAL *a, int64_t steps)
@@ -149,54 +147,92 @@ FGD_INLINE void TN(pack_row)(const fgd_rows *x, int64_t i, int64_t lo, int64_t w
         panel[done / LANES * 4 * LANES + done % LANES] = 0;
 }
 
-/* Add the columns [begin, end) to `partial`: 16 doubles a tile, tiles of the upper triangle row by row. */
-static void TN(chunk)(const fgd_rows *x, int64_t begin, int64_t end, int64_t block, REAL *packed, double *partial, char *bad)
+/* Pack the columns [lo, lo + width) of all rows into panels of 4; missing rows of the last one are zero. */
+static void TN(pack)(const fgd_rows *x, int64_t lo, int64_t width, REAL *packed)
+{
+    int64_t steps = (width + LANES - 1) / LANES;
+    for (int64_t i = 0; i < (x->n + 3) / 4 * 4; i++) {
+        REAL *place = packed + i / 4 * steps * 4 * LANES + i % 4 * LANES;
+        if (i < x->n)
+            TN(pack_row)(x, i, lo, width, place);
+        else
+            for (int64_t k = 0; k < steps; k++)
+                memset(place + k * 4 * LANES, 0, LANES * sizeof(REAL));
+    }
+}
+
+/* Where the rows' next block lies, handed out row by row to the tiles, which prefetch it. */
+typedef struct {
+    const fgd_rows *x;
+    int64_t offset, row, gap, wait;
+} TN(coming);
+
+FGD_INLINE TN(coming) TN(coming_block)(const fgd_rows *x, int64_t column, int64_t end, int64_t tiles)
+{
+    int64_t known = column < end && x->n_layers == 1;
+    return (TN(coming)){x, column * fgd_itemsize(x->layer->dtype), known ? 0 : x->n, FGD_MAX(tiles / x->n, 1), 0};
+}
+
+/* Two rows' addresses, or `here` when it is not this tile's turn. Rows are shared out evenly: one each `gap` tiles, two when
+ * tiles are few. */
+FGD_INLINE void TN(next_rows)(TN(coming) *c, const void *here, const char **next0, const char **next1)
+{
+    *next0 = *next1 = here;
+    if (c->row >= c->x->n || c->wait-- > 0)
+        return;
+    c->wait = c->gap - 1;
+    *next0 = fgd_row(c->x->layer, c->row++) + c->offset;
+    if (c->gap == 1 && c->row < c->x->n)
+        *next1 = fgd_row(c->x->layer, c->row++) + c->offset;
+}
+
+/* Add a tile's block sums to `sum`, pairs whose fast sum is not trustworthy one by one. */
+FGD_INLINE void TN(add_tile)(int64_t n, int64_t i, int64_t j, const REAL *a, const REAL *b, int64_t steps, double *tile,
+                             double *sum, char *bad)
+{
+    v8d low = *(v8d *)tile, high = *(v8d *)(tile + 8);
+    v8i fine = (low >= SMALL) & (high >= SMALL) & (low <= 0x1p1000) & (high <= 0x1p1000);
+    if (__builtin_expect(FN(all)(fine), 1)) {
+        *(v8d_anywhere *)sum += low;
+        *(v8d_anywhere *)(sum + 8) += high;
+        return;
+    }
+    for (int pair = 0; pair < 16; pair++) {
+        int64_t u = 4 * i + pair / 4, v = 4 * j + pair % 4;
+        if (u >= v || v >= n || bad[u] || bad[v])
+            continue;
+        if (!(tile[pair] >= SMALL && tile[pair] <= 0x1p1000))
+            tile[pair] = TN(careful)(a + pair / 4 * LANES, b + pair % 4 * LANES, steps, tile[pair], bad + u, bad + v);
+        sum[pair] += tile[pair];
+    }
+}
+
+/* Add the columns [begin, end) to `partial`: 16 doubles a tile, tiles of the upper triangle row by row; those that are not
+ * `wanted` are left out (NULL: all are wanted). */
+static void TN(chunk)(const fgd_rows *x, int64_t begin, int64_t end, int64_t block, REAL *packed, const char *wanted,
+                      double *partial, char *bad)
 {
     int64_t n = x->n, panels = (n + 3) / 4, tiles = panels * (panels + 1) / 2;
     for (int64_t lo = begin; lo < end; lo += block) {
         int64_t width = FGD_MIN(block, end - lo), steps = (width + LANES - 1) / LANES, size = steps * 4 * LANES;
-        for (int64_t i = 0; i < 4 * panels; i++) {
-            REAL *place = packed + i / 4 * size + i % 4 * LANES;
-            if (i < n)
-                TN(pack_row)(x, i, lo, width, place);
-            else
-                for (int64_t k = 0; k < steps; k++)
-                    memset(place + k * 4 * LANES, 0, LANES * sizeof(REAL));
-        }
-        /* The tiles share the prefetching of the next block evenly: a row each `gap` tiles, two when tiles are few. */
-        int64_t gap = FGD_MAX(tiles / n, 1), wait = 0, next_row = lo + width < end && x->n_layers == 1 ? 0 : n;
-        double *sum = partial, tile[16] __attribute__((aligned(64)));
-        for (int64_t i = 0; i < panels; i++)
-            for (int64_t j = i; j < panels; j++, sum += 16) {
-                const REAL *a = packed + i * size, *b = packed + j * size;
-                const char *next0 = (const char *)a, *next1 = (const char *)a;
-                if (next_row < n && wait-- == 0) {
-                    int64_t offset = (lo + width) * fgd_itemsize(x->layer->dtype);
-                    wait = gap - 1;
-                    next0 = fgd_row(x->layer, next_row++) + offset;
-                    if (tiles < n && next_row < n)
-                        next1 = fgd_row(x->layer, next_row++) + offset;
-                }
-                if (i == j)
-                    TN(tile_diagonal)(a, steps, tile, next0, next1);
-                else
-                    TN(tile)(a, b, steps, tile, next0, next1);
-                v8d low = *(v8d *)tile, high = *(v8d *)(tile + 8);
-                v8i fine = (low >= SMALL) & (high >= SMALL) & (low <= 0x1p1000) & (high <= 0x1p1000);
-                if (__builtin_expect(FN(all)(fine), 1)) {
-                    *(v8d_anywhere *)sum += low;
-                    *(v8d_anywhere *)(sum + 8) += high;
-                    continue;
-                }
-                for (int pair = 0; pair < 16; pair++) {
-                    int64_t u = 4 * i + pair / 4, v = 4 * j + pair % 4;
-                    if (u >= v || v >= n || bad[u] || bad[v])
+        TN(pack)(x, lo, width, packed);
+        TN(coming) coming = TN(coming_block)(x, lo + width, end, tiles);
+        double tile[16] __attribute__((aligned(64)));
+        for (int64_t group = 0; group < panels; group += GROUP)
+            for (int64_t i = 0; i < FGD_MIN(group + GROUP, panels); i++)
+                for (int64_t j = FGD_MAX(i, group); j < FGD_MIN(group + GROUP, panels); j++) {
+                    int64_t at = fgd_tile(panels, i, j);
+                    const REAL *a = packed + i * size, *b = packed + j * size;
+                    const char *next0, *next1;
+                    if (wanted && !wanted[at])
                         continue;
-                    if (!(tile[pair] >= SMALL && tile[pair] <= 0x1p1000))
-                        tile[pair] = TN(careful)(a + pair / 4 * LANES, b + pair % 4 * LANES, steps, tile[pair], bad + u, bad + v);
-                    sum[pair] += tile[pair];
+                    TN(next_rows)(&coming, a, &next0, &next1);
+                    if (i == j)
+                        TN(tile_diagonal)(a, steps, tile, next0, next1);
+                    else
+                        TN(tile)(a, b, steps, tile, next0, next1);
+                    TN(add_tile)(n, i, j, a, b, steps, tile, partial + 16 * at, bad);
                 }
-            }
     }
 }
 

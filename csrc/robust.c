@@ -10,13 +10,12 @@ typedef struct {
     int64_t chunks;
 } fgd_split;
 
-/* The packed block fills at most half of a 1 MiB second-level cache; few rows do better in the first level. Partial sums of
- * all chunks stay O(n^2): 32 chunks while they are small, down to 4. */
+/* 32 groups of 16 columns are added up in float before double takes over, fewer where the packed block would not fit in a
+ * second-level cache. Partial sums of all chunks stay O(n^2): 32 chunks while they are small, down to 4. */
 static fgd_split fgd_pairwise_split(int64_t n, int64_t d)
 {
-    fgd_split split;
-    split.block = n <= 32 ? 512 : 1024;
-    while (split.block > 256 && n * split.block > 131072)
+    fgd_split split = {.block = 512};
+    while (split.block > 128 && n * split.block > 262144)
         split.block /= 2;
     int64_t blocks = FGD_MAX((d + split.block - 1) / split.block, 1);
     int64_t most = FGD_MAX(FGD_MIN((1 << 20) / (n * n), 32), 4);
@@ -31,6 +30,12 @@ static int64_t fgd_partial_size(int64_t n)
 {
     int64_t panels = (n + 3) / 4;
     return panels * (panels + 1) / 2 * 16;
+}
+
+/* Place of the tile of panels i <= j: the upper triangle row by row. */
+static int64_t fgd_tile(int64_t panels, int64_t i, int64_t j)
+{
+    return i * panels - i * (i - 1) / 2 + j - i;
 }
 
 /* Coordinate-wise kernels: chunks of columns, cut at the ends of layers. */
@@ -92,12 +97,13 @@ int64_t fgd_robust_pairwise_partial(int64_t n)
     return fgd_partial_size(n);
 }
 
-int fgd_robust_pairwise(const fgd_rows *x, double *partial, char *bad, fgd_job *job)
+int fgd_robust_pairwise(const fgd_rows *x, const char *wanted, int wide, double *partial, char *bad, fgd_job *job)
 {
-    return FGD_CALL(pairwise)(x, fgd_pairwise_split(x->n, x->d), fgd_partial_size(x->n), partial, bad, job);
+    wide |= fgd_any_double(x);
+    return FGD_CALL(pairwise)(x, fgd_pairwise_split(x->n, x->d), wanted, wide, fgd_partial_size(x->n), partial, bad, job);
 }
 
-void fgd_robust_pairwise_sum(int64_t n, int64_t chunks, const double *partial, const char *bad, double *sqdist)
+void fgd_robust_pairwise_sum(int64_t n, int64_t chunks, const double *partial, const char *wanted, const char *bad, double *sqdist)
 {
     int64_t size = fgd_partial_size(n), panels = (n + 3) / 4, tile = 0;
     for (int64_t i = 0; i < panels; i++)
@@ -106,13 +112,57 @@ void fgd_robust_pairwise_sum(int64_t n, int64_t chunks, const double *partial, c
                 int64_t u = 4 * i + pair / 4, v = 4 * j + pair % 4;
                 if (u >= v || v >= n)
                     continue;
-                double sum = 0.0;
-                for (int64_t chunk = 0; chunk < chunks; chunk++)
+                double sum = wanted && !wanted[tile] ? sqdist[u * n + v] : 0.0;
+                for (int64_t chunk = 0; chunk < chunks && (!wanted || wanted[tile]); chunk++)
                     sum += partial[chunk * size + 16 * tile + pair];
                 sqdist[u * n + v] = sqdist[v * n + u] = bad[u] || bad[v] ? INFINITY : sum;
             }
     for (int64_t i = 0; i < n; i++)
         sqdist[i * n + i] = 0.0;
+}
+
+int fgd_robust_pairwise_sample(const fgd_rows *x, int64_t strips, int64_t width, double *partial, char *bad)
+{
+    memset(partial, 0, (size_t)fgd_partial_size(x->n) * sizeof *partial);
+    return FGD_CALL(pairwise_sample)(x, strips, width, partial, bad);
+}
+
+int fgd_robust_gram(const fgd_rows *x, int64_t centre, double *partial, fgd_job *job)
+{
+    return FGD_CALL(gram)(x, centre, fgd_pairwise_split(x->n, x->d), fgd_partial_size(x->n) + x->n, partial, job);
+}
+
+/* The bound 48 u (a_i + a_j) on the error of D_ij (gram.h) is at most 192 u D_ij = 1.15e-5 D_ij where a_i + a_j <= 4 D_ij. Where
+ * that fails, where float overflowed (NaN fails as well) or its subnormals may have, the tile is `wanted`: to be computed from
+ * direct differences. */
+int64_t fgd_robust_gram_sum(int64_t n, int64_t chunks, const double *partial, double *sqdist, char *wanted)
+{
+    int64_t tiles = fgd_partial_size(n) / 16, size = 16 * tiles + n, panels = (n + 3) / 4, count = 0, tile = 0;
+    double *norm = sqdist; /* on the diagonal, for the time being */
+    for (int64_t i = 0; i < n; i++) {
+        double sum = 0.0;
+        for (int64_t chunk = 0; chunk < chunks; chunk++)
+            sum += partial[chunk * size + 16 * tiles + i];
+        norm[i * (n + 1)] = sum;
+    }
+    for (int64_t i = 0; i < panels; i++)
+        for (int64_t j = i; j < panels; j++, tile++) {
+            wanted[tile] = 0;
+            for (int64_t pair = 0; pair < 16; pair++) {
+                int64_t u = 4 * i + pair / 4, v = 4 * j + pair % 4;
+                if (u >= v || v >= n)
+                    continue;
+                double product = 0.0, norms = norm[u * (n + 1)] + norm[v * (n + 1)];
+                for (int64_t chunk = 0; chunk < chunks; chunk++)
+                    product += partial[chunk * size + 16 * tile + pair];
+                double sum = sqdist[u * n + v] = sqdist[v * n + u] = norms - 2.0 * product;
+                wanted[tile] |= !(norms <= 4.0 * sum && sum <= 0x1p100 && norms >= 0x1p-80);
+            }
+            count += wanted[tile];
+        }
+    for (int64_t i = 0; i < n; i++)
+        sqdist[i * n + i] = 0.0;
+    return count;
 }
 
 int fgd_robust_krum_scores(const double *sqdist, int64_t n, const int32_t *network, int64_t length, int64_t k, double *scores)
@@ -127,37 +177,60 @@ int fgd_robust_krum_scores(const double *sqdist, int64_t n, const int32_t *netwo
 }
 
 /* The m rows with the lowest (score, index) among those that are not bad, in ascending order of index; -1 where there are
- * fewer. */
-static void fgd_choose(int64_t n, int64_t m, const double *scores, const char *bad, int64_t *selected)
+ * fewer. A score is known up to the relative `error` of its distances. Rows that may or may not belong to the m are in
+ * `doubt`; their number is returned, and as many -1 as are still to be chosen from them end `selected`. Equal rows have equal
+ * scores, and so have two rows that are each other's only neighbour: there is no doubt which comes first. */
+static int64_t fgd_choose(int64_t n, int64_t k, int64_t m, const double *sqdist, const double *scores, const char *bad, double error,
+                          int64_t *selected, char *doubt)
 {
-    int64_t chosen = 0;
+    int64_t chosen = 0, doubtful = 0;
     for (int64_t i = 0; i < n; i++) {
-        int64_t better = 0;
-        for (int64_t j = 0; j < n && better < m; j++)
-            better += !bad[j] && (scores[j] < scores[i] || (scores[j] == scores[i] && j < i));
-        if (!bad[i] && better < m)
+        int64_t perhaps = 0, surely = 0; /* rows before i */
+        double low = scores[i] * (1.0 - error), high = scores[i] * (1.0 + error);
+        for (int64_t j = 0; j < n && surely < m && !bad[i]; j++) {
+            if (bad[j] || j == i)
+                continue;
+            double apart = sqdist[i * n + j];
+            if (scores[j] == scores[i] && (error == 0.0 || apart == 0.0 || (k == 1 && apart == scores[i]))) {
+                surely += j < i;
+                perhaps += j < i;
+            } else {
+                surely += scores[j] * (1.0 + error) < low;
+                perhaps += scores[j] * (1.0 - error) <= high;
+            }
+        }
+        doubt[i] = !bad[i] && surely < m && perhaps >= m;
+        doubtful += doubt[i];
+        if (!bad[i] && perhaps < m)
             selected[chosen++] = i;
     }
     while (chosen < m)
         selected[chosen++] = -1;
+    return doubtful;
 }
 
-/* Scores and choice from the partial sums of distances, or, when there are none, from x itself. */
-int fgd_robust_select(const fgd_rows *x, int64_t chunks, const double *partial, const int32_t *network, int64_t length,
-                      int64_t k, int64_t m, double *scores, char *bad, int64_t *selected)
+int fgd_robust_choose(const double *sqdist, int64_t n, const int32_t *network, int64_t length, int64_t k, int64_t m, double error,
+                      double *scores, const char *bad, int64_t *selected, char *doubt, int64_t *doubtful)
 {
-    int64_t n = x->n;
-    double *sqdist = fgd_scratch(8 * (n * n + (partial ? 0 : chunks * fgd_partial_size(n)))), *sums = sqdist + n * n;
-    fgd_job job = {0, 0};
-    int failed = !sqdist;
-    if (!failed && !partial)
-        failed = fgd_robust_pairwise(x, sums, bad, &job);
-    if (!failed) {
-        fgd_robust_pairwise_sum(n, chunks, partial ? partial : sums, bad, sqdist);
-        failed = fgd_robust_krum_scores(sqdist, n, network, length, k, scores);
-    }
+    int failed = fgd_robust_krum_scores(sqdist, n, network, length, k, scores);
     if (!failed)
-        fgd_choose(n, m, scores, bad, selected);
+        *doubtful = fgd_choose(n, k, m, sqdist, scores, bad, error, selected, doubt);
+    return failed;
+}
+
+/* Scores and choice from x itself, with distances from direct differences, taken as they are. */
+int fgd_robust_select(const fgd_rows *x, const int32_t *network, int64_t length, int64_t k, int64_t m, double *scores, char *bad,
+                      int64_t *selected)
+{
+    int64_t n = x->n, chunks = fgd_pairwise_split(n, x->d).chunks, doubtful;
+    double *sqdist = fgd_scratch(8 * (n * n + chunks * fgd_partial_size(n)) + n), *partial = sqdist + n * n;
+    fgd_job job = {0, 0};
+    int failed = !sqdist || fgd_robust_pairwise(x, NULL, 0, partial, bad, &job);
+    if (!failed) {
+        fgd_robust_pairwise_sum(n, chunks, partial, NULL, bad, sqdist);
+        failed = fgd_robust_choose(sqdist, n, network, length, k, m, 0.0, scores, bad, selected,
+                                   (char *)(partial + chunks * fgd_partial_size(n)), &doubtful);
+    }
     free(sqdist);
     return failed;
 }

@@ -6,22 +6,6 @@
  */
 #include "rows.h"
 
-/* The sums of 8 vectors' lanes, ((l0 + l4) + (l2 + l6)) + ((l1 + l5) + (l3 + l7)) each, by folding them side by side. */
-FGD_INLINE v8d FN(fold)(const v8d *x)
-{
-    v8d four[4], two[2];
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; i++)
-        four[i] = __builtin_shuffle(x[2 * i], x[2 * i + 1], (v8i){0, 1, 2, 3, 8, 9, 10, 11}) +
-                  __builtin_shuffle(x[2 * i], x[2 * i + 1], (v8i){4, 5, 6, 7, 12, 13, 14, 15});
-#pragma GCC unroll 2
-    for (int i = 0; i < 2; i++)
-        two[i] = __builtin_shuffle(four[2 * i], four[2 * i + 1], (v8i){0, 1, 4, 5, 8, 9, 12, 13}) +
-                 __builtin_shuffle(four[2 * i], four[2 * i + 1], (v8i){2, 3, 6, 7, 10, 11, 14, 15});
-    return __builtin_shuffle(two[0], two[1], (v8i){0, 2, 4, 6, 8, 10, 12, 14}) +
-           __builtin_shuffle(two[0], two[1], (v8i){1, 3, 5, 7, 9, 11, 13, 15});
-}
-
 /* Whether every lane of a comparison holds. */
 FGD_INLINE int FN(all)(v8i mask)
 {
@@ -29,6 +13,7 @@ FGD_INLINE int FN(all)(v8i mask)
 }
 
 #ifndef RANK_AHEAD
+#define GROUP 2           /* panels of packed rows kept in the first-level cache */
 #define RANK_AHEAD 512    /* bytes that loads are ahead of their use */
 #define COMBINE_AHEAD 1024
 #endif
@@ -99,6 +84,7 @@ FGD_INLINE void FN(divide_f)(const ACC *acc, double divisor, double *y)
 #define VEC v16f
 #define WIDTH 16
 #define SQUARE(t, s) _mm512_fmadd_ps(t, t, s)
+#define MULTIPLY(x, y, s) _mm512_fmadd_ps(x, y, s)
 #elif FGD_LEVEL == 1
 #define KEYS v8si
 #define KEYS_MIN(a, b) (v8si) _mm256_min_epi32((__m256i)(a), (__m256i)(b))
@@ -106,35 +92,54 @@ FGD_INLINE void FN(divide_f)(const ACC *acc, double divisor, double *y)
 #define VEC v8f
 #define WIDTH 8
 #define SQUARE(t, s) _mm256_fmadd_ps(t, t, s)
+#define MULTIPLY(x, y, s) _mm256_fmadd_ps(x, y, s)
 #else
 #define KEYS v4si
 #define KEYS_MIN(a, b) (((a) & ((a) < (b))) | ((b) & ~((a) < (b))))
 #define KEYS_MAX(a, b) (((b) & ((a) < (b))) | ((a) & ~((a) < (b))))
 #define VEC v4f
 #define WIDTH 4
-#define SQUARE(t, s) FN(square_add)(t, s)
+#define SQUARE(t, s) FN(multiply_add)(t, t, s)
+#define MULTIPLY(x, y, s) FN(multiply_add)(x, y, s)
 
-/* fma(t, t, s) without an FMA unit, to the bit, for s >= 0: t * t is exact in double; the sum is rounded to odd there, so
- * that rounding it to float is the only rounding that shows (Boldo, Melquiond 2008). */
-FGD_INLINE v4f FN(square_add)(v4f t, v4f s)
+/* fma(x, y, s) without an FMA unit, to the bit: x * y is exact in double; the sum is rounded to odd there, so that rounding
+ * it to float is the only rounding that shows (Boldo, Melquiond 2008). An even sum moves towards what was rounded off: away
+ * from zero, one bit up, where that has the sum's sign. */
+FGD_INLINE v4f FN(multiply_add)(v4f x, v4f y, v4f s)
 {
-    v4d wide = __builtin_convertvector(t, v4d), c = __builtin_convertvector(s, v4d);
-    v4d p = wide * wide, sum = p + c, back = sum - p;
+    v4d p = __builtin_convertvector(x, v4d) * __builtin_convertvector(y, v4d), c = __builtin_convertvector(s, v4d);
+    v4d sum = p + c, back = sum - p;
     v4d error = (p - (sum - back)) + (c - back);
-    v4i even = ~(v4i)sum & 1;
-    v4i bits = (v4i)sum + ((v4i)(error > 0.0) & even) - ((v4i)(error < 0.0) & even);
-    return __builtin_convertvector((v4d)bits, v4f);
+    v4i inexact = (v4i)(error > 0.0) | (v4i)(error < 0.0), even = ~(v4i)sum & 1;
+    v4i inward = ((v4i)error ^ (v4i)sum) >> 63;
+    return __builtin_convertvector((v4d)((v4i)sum + (inexact & even & (1 | inward))), v4f);
 }
 #endif
 
-/* The 16 lanes of a pair as 8 in double: lane l and lane l + 8. */
-FGD_INLINE v8d FN(widen_f)(const float *lane)
+/* The sums of 8 vectors of 16 lanes: lanes 8 apart are added, then 4, 2, 1 apart, in float. Every shuffle stays within the
+ * halves of a register or swaps them whole, which AVX2 can do as well. */
+FGD_INLINE void FN(fold_f)(const float *lanes, double *sums)
 {
-    return __builtin_convertvector(*(const v8f *)lane, v8d) + __builtin_convertvector(*(const v8f *)(lane + 8), v8d);
+    v8f x[8], four[4], two[2], one;
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; i++)
+        x[i] = *(const v8f *)(lanes + 16 * i) + *(const v8f *)(lanes + 16 * i + 8);
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++)
+        four[i] = __builtin_shuffle(x[i], x[i + 4], (v8si){0, 1, 2, 3, 8, 9, 10, 11}) +
+                  __builtin_shuffle(x[i], x[i + 4], (v8si){4, 5, 6, 7, 12, 13, 14, 15});
+#pragma GCC unroll 2
+    for (int i = 0; i < 2; i++)
+        two[i] = __builtin_shuffle(four[2 * i], four[2 * i + 1], (v8si){0, 1, 8, 9, 4, 5, 12, 13}) +
+                 __builtin_shuffle(four[2 * i], four[2 * i + 1], (v8si){2, 3, 10, 11, 6, 7, 14, 15});
+    one = __builtin_shuffle(two[0], two[1], (v8si){0, 2, 8, 10, 4, 6, 12, 14}) +
+          __builtin_shuffle(two[0], two[1], (v8si){1, 3, 9, 11, 5, 7, 13, 15});
+    *(v8d *)sums = __builtin_convertvector(one, v8d);
 }
 
 #include "write.h"
 #include "pairwise.h"
+#include "gram.h"
 #include "rank.h"
 #include "combine.h"
 #include "undefine.h"
@@ -196,8 +201,26 @@ FGD_INLINE void FN(divide_d)(const ACC *acc, double divisor, double *result)
     memcpy(result, &refined, sizeof refined);
 }
 
+/* The sums of 8 vectors of 8 lanes, ((l0 + l4) + (l2 + l6)) + ((l1 + l5) + (l3 + l7)) each, folded side by side. */
+FGD_INLINE void FN(fold_d)(const double *lanes, double *sums)
+{
+    const v8d *x = (const v8d *)lanes;
+    v8d four[4], two[2];
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++)
+        four[i] = __builtin_shuffle(x[2 * i], x[2 * i + 1], (v8i){0, 1, 2, 3, 8, 9, 10, 11}) +
+                  __builtin_shuffle(x[2 * i], x[2 * i + 1], (v8i){4, 5, 6, 7, 12, 13, 14, 15});
+#pragma GCC unroll 2
+    for (int i = 0; i < 2; i++)
+        two[i] = __builtin_shuffle(four[2 * i], four[2 * i + 1], (v8i){0, 1, 4, 5, 8, 9, 12, 13}) +
+                 __builtin_shuffle(four[2 * i], four[2 * i + 1], (v8i){2, 3, 6, 7, 10, 11, 14, 15});
+    *(v8d *)sums = __builtin_shuffle(two[0], two[1], (v8i){0, 2, 4, 6, 8, 10, 12, 14}) +
+                   __builtin_shuffle(two[0], two[1], (v8i){1, 3, 5, 7, 9, 11, 13, 15});
+}
+
 /* No FMA for double: the baseline lacks it, and memory is the limit. */
 #define SQUARE(t, s) (t * t + s)
+#define MULTIPLY(x, y, s) (x * y + s)
 #if FGD_LEVEL == 2
 #define KEYS v8i
 #define KEYS_MIN(a, b) (v8i) _mm512_min_epi64((__m512i)(a), (__m512i)(b))
@@ -218,11 +241,6 @@ FGD_INLINE void FN(divide_d)(const ACC *acc, double divisor, double *result)
 #endif
 #endif
 
-FGD_INLINE v8d FN(widen_d)(const double *lane)
-{
-    return *(const v8d *)lane;
-}
-
 #include "write.h"
 #include "pairwise.h"
 #include "rank.h"
@@ -231,9 +249,9 @@ FGD_INLINE v8d FN(widen_d)(const double *lane)
 
 /* ============================================================================================================ drivers */
 
-static int FN(pairwise)(const fgd_rows *x, fgd_split split, int64_t size, double *partial, char *bad, fgd_job *job)
+static int FN(pairwise)(const fgd_rows *x, fgd_split split, const char *wanted, int wide, int64_t size, double *partial, char *bad,
+                        fgd_job *job)
 {
-    int wide = fgd_any_double(x);
     void *packed = fgd_scratch((x->n + 3) / 4 * 4 * split.block * (wide ? 8 : 4));
     if (!packed)
         return -1;
@@ -242,9 +260,37 @@ static int FN(pairwise)(const fgd_rows *x, fgd_split split, int64_t size, double
         double *sums = partial + chunk * size;
         memset(sums, 0, (size_t)size * sizeof *sums);
         if (wide)
-            FN(chunk_d)(x, begin, end, split.block, packed, sums, bad);
+            FN(chunk_d)(x, begin, end, split.block, packed, wanted, sums, bad);
         else
-            FN(chunk_f)(x, begin, end, split.block, packed, sums, bad);
+            FN(chunk_f)(x, begin, end, split.block, packed, wanted, sums, bad);
+    }
+    free(packed);
+    return 0;
+}
+
+/* Distances over `strips` of `width` columns, evenly spread; float rows. */
+static int FN(pairwise_sample)(const fgd_rows *x, int64_t strips, int64_t width, double *partial, char *bad)
+{
+    float *packed = fgd_scratch((x->n + 3) / 4 * 4 * width * 4);
+    if (!packed)
+        return -1;
+    for (int64_t s = 0; s < strips; s++) {
+        int64_t begin = (x->d - width) * s / FGD_MAX(strips - 1, 1);
+        FN(chunk_f)(x, begin, begin + width, width, packed, NULL, partial, bad);
+    }
+    free(packed);
+    return 0;
+}
+
+static int FN(gram)(const fgd_rows *x, int64_t centre, fgd_split split, int64_t size, double *partial, fgd_job *job)
+{
+    float *packed = fgd_scratch(((x->n + 3) / 4 + 1) * 4 * split.block * 4);
+    if (!packed)
+        return -1;
+    for (int64_t chunk; (chunk = fgd_take(&job->next)) < split.chunks;) {
+        int64_t begin = chunk * split.columns;
+        memset(partial + chunk * size, 0, (size_t)size * sizeof *partial);
+        FN(gram_chunk)(x, centre, begin, FGD_MIN(begin + split.columns, x->d), split.block, packed, partial + chunk * size);
     }
     free(packed);
     return 0;

@@ -20,3 +20,4 @@
 #undef VEC
 #undef WIDTH
 #undef SQUARE
+#undef MULTIPLY

@@ -86,7 +86,8 @@ _table: dict[str, dict[str, Kernel]] = {}
 _resolved: dict[tuple[str, str, Operand], Callable[..., Any]] = {}
 
 
-def register(room: str, operations: tuple[str, ...], backends: tuple[str, ...], dtypes: tuple[str, ...], folder: str = "") -> None:
+def register(room: str, operations: tuple[str, ...], backends: tuple[str, ...], dtypes: tuple[str, ...],
+             folder: str = "") -> None:
     """Add rows: `operations` x `backends` of a room, each found as `fastgd.<room>[.<folder>].<backend>:<operation>`."""
     place = f"{room}.{folder}" if folder else room
     for operation in operations:

@@ -20,30 +20,50 @@ _DTYPES = {"float32": 0, "float64": 1, "float16": 2, "bfloat16": 3}
 _INT64, _BOOL = np.dtype(np.int64), np.dtype(np.bool_)
 _from_buffer, _new = ffi.from_buffer, ffi.new
 _BYTES, _DOUBLES, _INTS, _PAIRS = (ffi.typeof(name) for name in ("char[]", "double[]", "int64_t[]", "int32_t[]"))
-_ROWS, _LAYERS, _POINTERS, _JOB = (ffi.typeof(name) for name in ("fgd_rows *", "fgd_layer[]", "char *[]", "fgd_job *"))
+_ROWS, _LAYERS, _POINTERS, _JOB, _COUNT = (
+    ffi.typeof(name) for name in ("fgd_rows *", "fgd_layer[]", "char *[]", "fgd_job *", "int64_t *"))
+
+#: Rows and columns from which on inner products beat direct differences.
+_GRAM_ROWS, _GRAM_COLUMNS = 97, 4096
+#: Bounds on the relative error of float distances (csrc/pairwise.h, csrc/robust.c), and of the scores they add up to.
+_DIRECT_ERROR, _GRAM_ERROR = 2.0**-18, 2.0**-16
 
 
 def pairwise_sqdist(rows: Rows, threads: int) -> tuple[np.ndarray, np.ndarray]:
-    n = rows.n
-    sqdist, bad = np.empty((n, n)), np.zeros(n, np.bool_)
-    x, keep = _rows(rows)
-    bad_pointer = _from_buffer(_BYTES, bad)
-    chunks, partial = _partial_sums(x, rows, bad_pointer, threads, keep)
-    lib.fgd_robust_pairwise_sum(n, chunks, partial, bad_pointer, _from_buffer(_DOUBLES, sqdist))
-    return sqdist, bad
+    return _distances(rows, threads)[:2]
 
 
 def select(rows: Rows, k: int, m: int, threads: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     n = rows.n
     selected, scores, bad = np.empty(m, _INT64), np.empty(n), np.zeros(n, _BOOL)
-    x, keep = _rows(rows)
-    bad_pointer = _from_buffer(_BYTES, bad)
-    # A job for one thread leaves the distances to the same C call.
-    chunks, partial = (_chunks(n, rows.d), ffi.NULL) if threads == 1 else _partial_sums(x, rows, bad_pointer, threads, keep)
     comparators, length = _comparators(n, 0, k)
-    _check(lib.fgd_robust_select(x, chunks, partial, comparators, length, k, m, _from_buffer(_DOUBLES, scores), bad_pointer,
-                                 _from_buffer(_INTS, selected)))
+    scores_pointer, bad_pointer, selected_pointer = (_from_buffer(_DOUBLES, scores), _from_buffer(_BYTES, bad),
+                                                     _from_buffer(_INTS, selected))
+    if threads == 1 and not _is_certified(rows):  # one call does it all
+        x, _keep = _rows(rows)
+        _check(lib.fgd_robust_select(x, comparators, length, k, m, scores_pointer, bad_pointer, selected_pointer))
+        return selected, scores, bad
+    sqdist, bad[:], error = _distances(rows, threads)
+    doubt, doubtful = np.empty(n, _BOOL), _new(_COUNT)
+    _check(lib.fgd_robust_choose(_from_buffer(_DOUBLES, sqdist), n, comparators, length, k, m, error, scores_pointer, bad_pointer,
+                                 selected_pointer, _from_buffer(_BYTES, doubt), doubtful))
+    if doubtful[0]:
+        _settle(rows, k, m, threads, selected, scores, np.flatnonzero(doubt))
     return selected, scores, bad
+
+
+def _settle(rows: Rows, k: int, m: int, threads: int, selected: np.ndarray, scores: np.ndarray, rivals: np.ndarray) -> None:
+    """Choose from the rows in doubt, by scores from distances in double, as many as `selected` lacks."""
+    n, count = rows.n, len(rivals)
+    panels = -(-n // 4)
+    wanted = np.triu_indices(panels)[0] < -(-count // 4)  # the rivals come first, so that few tiles hold them all
+    sqdist, bad = np.zeros((n, n)), np.zeros(n, np.bool_)
+    _direct(rows.take([*rivals, *np.setdiff1d(np.arange(n), rivals)]), threads, wanted, 1, sqdist, bad)
+    nearest = np.sort(sqdist[:count], axis=1)[:, 1 : k + 1]  # place 0 is the row itself
+    scores[rivals] = np.cumsum(nearest, axis=1)[:, -1]  # in ascending order, as krum_scores adds them
+    lacking = np.count_nonzero(selected < 0)
+    best = rivals[np.argsort(scores[rivals], kind="stable")[:lacking]]
+    selected[:] = np.sort(np.concatenate([selected[: m - lacking], best]))
 
 
 def krum_scores(sqdist: np.ndarray, k: int) -> np.ndarray:
@@ -82,12 +102,47 @@ def _column_chunks(n: int, d: int) -> int:
     return lib.fgd_robust_column_chunks(d)
 
 
-def _partial_sums(x: Any, rows: Rows, bad: Any, threads: int, keep: Any) -> tuple[int, Any]:
-    """Partial sums of the squared distances, chunk by chunk, and the number of chunks."""
-    chunks = _chunks(rows.n, rows.d)
-    partial = _from_buffer(_DOUBLES, np.empty(chunks * lib.fgd_robust_pairwise_partial(rows.n)))
-    _split(lambda job: lib.fgd_robust_pairwise(x, partial, bad, job), _chunks, rows, threads, keep)
-    return chunks, partial
+def _is_certified(rows: Rows) -> bool:
+    """Whether a choice among these rows is the one that distances in double lead to, to be proven or settled."""
+    return rows.n >= _GRAM_ROWS and rows.operand.dtype != "float64"
+
+
+def _distances(rows: Rows, threads: int) -> tuple[np.ndarray, np.ndarray, float]:
+    """Squared distances, bad rows, and a relative error of the distances within which a choice among them is in doubt.
+
+    Many float rows take the inner products of centred rows, half the arithmetic, and direct differences where those do not
+    bound the error (csrc/gram.h). The centre is the row whose median distance from the others is least on a sample of the
+    columns: less than half of the rows cannot carry it away, and a bad choice costs time, not accuracy.
+    """
+    n = rows.n
+    sqdist, bad = np.empty((n, n)), np.zeros(n, np.bool_)
+    if not _is_certified(rows) or rows.d < _GRAM_COLUMNS:
+        _direct(rows, threads, None, 0, sqdist, bad)
+        return sqdist, bad, _DIRECT_ERROR if _is_certified(rows) else 0.0
+    x, keep = _rows(rows)
+    chunks, size = _chunks(n, rows.d), lib.fgd_robust_pairwise_partial(n)
+    partial, tiles = np.empty((chunks, size + n)), np.zeros(size // 16, np.bool_)
+    sums, distances, wanted = _from_buffer(_DOUBLES, partial), _from_buffer(_DOUBLES, sqdist), _from_buffer(_BYTES, tiles)
+    sample_bad = _from_buffer(_BYTES, np.zeros(n, np.bool_))
+    _check(lib.fgd_robust_pairwise_sample(x, 4, min(128, rows.d // 256 // 16 * 16), sums, sample_bad))
+    lib.fgd_robust_pairwise_sum(n, 1, sums, ffi.NULL, sample_bad, distances)
+    step = -(-n // 128)  # candidates
+    centre = step * int(np.partition(sqdist[::step], n // 2, axis=1)[:, n // 2].argmin())
+    _split(lambda job: lib.fgd_robust_gram(x, centre, sums, job), _chunks, rows, threads, keep)
+    if lib.fgd_robust_gram_sum(n, chunks, sums, distances, wanted):
+        _direct(rows, threads, tiles, 0, sqdist, bad)
+    return sqdist, bad, _GRAM_ERROR
+
+
+def _direct(rows: Rows, threads: int, tiles: np.ndarray | None, wide: int, sqdist: np.ndarray, bad: np.ndarray) -> None:
+    """Squared distances from direct differences: all, or the pairs in these tiles."""
+    n, chunks = rows.n, _chunks(rows.n, rows.d)
+    x, keep = _rows(rows)
+    wanted = ffi.NULL if tiles is None else _from_buffer(_BYTES, tiles)
+    partial = _from_buffer(_DOUBLES, np.empty(chunks * lib.fgd_robust_pairwise_partial(n)))
+    bad_pointer = _from_buffer(_BYTES, bad)
+    _split(lambda job: lib.fgd_robust_pairwise(x, wanted, wide, partial, bad_pointer, job), _chunks, rows, threads, keep)
+    lib.fgd_robust_pairwise_sum(n, chunks, partial, wanted, bad_pointer, _from_buffer(_DOUBLES, sqdist))
 
 
 def _rows(rows: Rows) -> tuple[Any, Any]:
