@@ -8,7 +8,8 @@
  *          to each other than to row r, which fgd_robust_gram_sum looks at pair by pair.
  */
 
-FGD_NOINLINE void FN(tile_products)(const float *a, const float *b, int64_t steps, double *sums, const char *next0, const char *next1)
+FGD_NOINLINE void FN(tile_products)(const float *a, const float *b, int64_t steps, double *sums, const char *next0,
+                                    const char *next1)
 {
     FN(tile_body_f)(a, b, steps, sums, 0, 1, next0, next1);
 }

@@ -103,7 +103,8 @@ int fgd_robust_pairwise(const fgd_rows *x, const char *wanted, int wide, double 
     return FGD_CALL(pairwise)(x, fgd_pairwise_split(x->n, x->d), wanted, wide, fgd_partial_size(x->n), partial, bad, job);
 }
 
-void fgd_robust_pairwise_sum(int64_t n, int64_t chunks, const double *partial, const char *wanted, const char *bad, double *sqdist)
+void fgd_robust_pairwise_sum(int64_t n, int64_t chunks, const double *partial, const char *wanted, const char *bad,
+                             double *sqdist)
 {
     int64_t size = fgd_partial_size(n), panels = (n + 3) / 4, tile = 0;
     for (int64_t i = 0; i < panels; i++)
@@ -180,8 +181,8 @@ int fgd_robust_krum_scores(const double *sqdist, int64_t n, const int32_t *netwo
  * fewer. A score is known up to the relative `error` of its distances. Rows that may or may not belong to the m are in
  * `doubt`; their number is returned, and as many -1 as are still to be chosen from them end `selected`. Equal rows have equal
  * scores, and so have two rows that are each other's only neighbour: there is no doubt which comes first. */
-static int64_t fgd_choose(int64_t n, int64_t k, int64_t m, const double *sqdist, const double *scores, const char *bad, double error,
-                          int64_t *selected, char *doubt)
+static int64_t fgd_choose(int64_t n, int64_t k, int64_t m, const double *sqdist, const double *scores, const char *bad,
+                          double error, int64_t *selected, char *doubt)
 {
     int64_t chosen = 0, doubtful = 0;
     for (int64_t i = 0; i < n; i++) {

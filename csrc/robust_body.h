@@ -249,8 +249,8 @@ FGD_INLINE void FN(fold_d)(const double *lanes, double *sums)
 
 /* ============================================================================================================ drivers */
 
-static int FN(pairwise)(const fgd_rows *x, fgd_split split, const char *wanted, int wide, int64_t size, double *partial, char *bad,
-                        fgd_job *job)
+static int FN(pairwise)(const fgd_rows *x, fgd_split split, const char *wanted, int wide, int64_t size,
+                        double *partial, char *bad, fgd_job *job)
 {
     void *packed = fgd_scratch((x->n + 3) / 4 * 4 * split.block * (wide ? 8 : 4));
     if (!packed)
