@@ -20,8 +20,9 @@ import numpy as np
 from .. import robust
 from .._arrays import ITEMSIZE
 from ..bench.bare import c_calls
-from ..bench.case import Case, KernelFacts
+from ..bench.case import Case
 from . import exact
+from .facts import KERNELS as KERNELS
 from .network import network
 from .peers import peers_for
 
@@ -68,7 +69,8 @@ def _setup(n: int, d: int, dtype: str, form: str, extra: dict[str, Any]) -> dict
 
 
 def _pair_flops(n: int, d: int) -> int:
-    return 2 * n * (n - 1) * d
+    """A subtraction and a multiply-add a pair; above 96 vectors only the latter (csrc/gram.h)."""
+    return (2 if n <= 96 else 1) * n * (n - 1) * d
 
 
 def _network_flops(n: int, d: int, f: int) -> int:
@@ -85,10 +87,19 @@ _OPERATIONS: dict[str, tuple[Callable[..., Any], Callable[[dict[str, Any]], Any]
     "median": (lambda i, **k: robust.median(i["x"], **k), exact.median, exact.check_median),
     "mean": (lambda i, **k: robust.mean(i["x"], **k), exact.mean, _CHECK_1ULP),
     "combine": (lambda i, **k: robust.combine(i["x"], i["weights"], **k), exact.combine, _CHECK_1ULP),
+    "meamed": (lambda i, **k: robust.meamed(i["x"], i["f"], **k), exact.meamed, _CHECK_1ULP),
+    "bulyan": (lambda i, **k: robust.bulyan(i["x"], i["f"], **k), exact.bulyan, _CHECK_1ULP),
+    "nnm": (lambda i, **k: robust.nnm(i["x"], i["f"], **k), exact.nnm, _CHECK_1ULP),
+    "nnm_krum": (lambda i, **k: robust.aggregate(i["x"], i["f"], rule="krum", pre=("nnm",), **k), exact.nnm_krum, _CHECK_1ULP),
+    "geometric_median": (lambda i, **k: robust.geometric_median(i["x"], **k), exact.geometric_median,
+                         partial(exact.check_relative, 2e-7)),
 }
+_RULES = ("meamed", "bulyan", "nnm", "nnm_krum", "geometric_median")
 _ALL = ("pairwise_sqdist", "krum", "multikrum", "trimmed_mean", "median")
 _PAPERS = {"pairwise_sqdist": "arXiv:1703.02757", "krum": "arXiv:1703.02757", "multikrum": "arXiv:1703.02757",
-           "trimmed_mean": "arXiv:1803.01498", "median": "arXiv:1803.01498"}
+           "trimmed_mean": "arXiv:1803.01498", "median": "arXiv:1803.01498", "meamed": "arXiv:1802.10116",
+           "bulyan": "arXiv:1802.07927", "nnm": "arXiv:2302.01772", "nnm_krum": "arXiv:2302.01772",
+           "geometric_median": "arXiv:1912.13445"}
 
 
 def _counts(operation: str, n: int, d: int, dtype: str, f: int, m: int) -> tuple[int, int]:
@@ -102,6 +113,16 @@ def _counts(operation: str, n: int, d: int, dtype: str, f: int, m: int) -> tuple
         return data + m * (data // n), _pair_flops(n, d) + 2 * m * d
     if operation == "trimmed_mean":
         return data, _network_flops(n, d, f)
+    if operation == "meamed":
+        return data, _network_flops(n, d, 0)
+    if operation == "bulyan":
+        return data + (n - 2 * f) * (data // n), _pair_flops(n, d) + _network_flops(n - 2 * f, d, 0)
+    if operation == "nnm":
+        return 2 * data, _pair_flops(n, d) + 2 * n * (n - f) * d
+    if operation == "nnm_krum":
+        return data + (n - f) * (data // n), _pair_flops(n, d) + 2 * (n - f) * d
+    if operation == "geometric_median":
+        return 2 * data, _pair_flops(n, d) + 2 * n * d
     if operation == "median":
         return data, _network_flops(n, d, (n - 1) // 2)
     return data, 2 * n * d
@@ -146,6 +167,11 @@ def _cases() -> list[Case]:
                                 (64, 10**6, "large"))
              for operation in (*_ALL, "mean", "combine")
              if operation in _ALL or (n, d) in ((16, 10**6), (64, 10**6))]
+    for n, d, size in ((16, 10**6, "medium"), (64, 10**5, "medium"), (64, 10**6, "large")):
+        cases += [_case(operation, n, d, size, default=n == 16) for operation in _RULES
+                  if (n, d) != (64, 10**5) or operation in ("meamed", "bulyan")]
+    cases += [_case(operation, n, d, "large", default=False) for n, d in ((128, 250_000), (256, 10**5), (1024, 20_000))
+              for operation in ("krum", "multikrum", "trimmed_mean", "median") if n < 1024 or operation == "krum"]
     d = sum(int(np.prod(shape)) for shape in LAYERS)
     for operation in _ALL:
         shown = operation in ("krum", "median")
@@ -173,25 +199,7 @@ def sized(shape: dict[str, int], dtypes: tuple[str, ...]) -> list[Case]:
     suffix = {"float32": "", "float64": "-f64", "bfloat16": "-bf16", "float16": "-f16"}
     size = "tiny" if n * d < 1000 else "small" if n * d < 5e6 else "medium" if n * d < 5e7 else "large"
     return [_case(operation, n, d, size, dtype=dtype, label=_label(n, d) + suffix[dtype])
-            for dtype in dtypes for operation in (*_ALL, "mean", "combine")]
+            for dtype in dtypes for operation in (*_ALL, "mean", "combine", *_RULES)]
 
 
 CASES: list[Case] = _cases()
-
-_FLOATS = "f32 f64 f16 bf16"
-_ONE = "1 ulp"
-KERNELS: list[KernelFacts] = [
-    KernelFacts("robust", "pairwise_sqdist", "D_ij = Σ_c (x_ic - x_jc)²", "1 read, n(n-1)d", _FLOATS, "yes",
-                "rel. 4e-6 (f64 1e-13)", "pairwise_sqdist/16x1e6", "arXiv:1703.02757"),
-    KernelFacts("robust", "krum_scores", "s_i = Σ of the k smallest D_ij", "n² log² n", "f64", "yes", "n · 2⁻⁵³", ""),
-    KernelFacts("robust", "krum", "x_i with the least s_i, k = n-f-2", "1 read, n(n-1)d", _FLOATS, "yes",
-                "exact copy", "krum/16x1e6", "arXiv:1703.02757"),
-    KernelFacts("robust", "multikrum", "mean of the m least s_i", "2 reads, n(n-1)d", _FLOATS, "yes", _ONE,
-                "multikrum/16x1e6", "arXiv:1703.02757"),
-    KernelFacts("robust", "trimmed_mean", "mean of ranks f … n-f-1 per coordinate", "1 read, d n log² n", _FLOATS,
-                "yes", _ONE, "trimmed_mean/16x1e6", "arXiv:1803.01498"),
-    KernelFacts("robust", "median", "middle value per coordinate", "1 read, d n log² n", _FLOATS, "yes",
-                "½ ulp (odd n: exact)", "median/16x1e6", "arXiv:1803.01498"),
-    KernelFacts("robust", "combine", "y_a = Σ_i W_ai x_i", "1 read, m n d", _FLOATS, "yes", _ONE, "combine/16x1e6"),
-    KernelFacts("robust", "mean", "Σ w_i x_i / Σ w_i", "1 read", _FLOATS, "yes", _ONE, "mean/16x1e6"),
-]

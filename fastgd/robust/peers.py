@@ -1,7 +1,8 @@
 """Other libraries doing the work of this room, for the benchmark. Each is imported only when its peer is started.
 
 Their definitions differ in details that change no amount of work: ByzFL's Krum adds the n - f - 1 nearest instead of
-n - f - 2, torch.median takes the lower middle value, Flower cuts int(p n) values. What differs in accuracy: the Gram
+n - f - 2, torch.median takes the lower middle value, Flower cuts int(p n) values and its newer Bulyan scores once
+instead of again after every choice, ByzFL's geometric median stops after three steps. What differs in accuracy: the Gram
 identity |x|^2 - 2xy + |y|^2 (torch.cdist above 25 rows, Flower's new Multi-Krum) loses the digits that vectors
 have in common.
 
@@ -25,10 +26,11 @@ Peer = Callable[[dict[str, Any]], Any]
 Arguments = Callable[[dict[str, Any]], tuple[Any, ...]]
 
 
-def _byzfl() -> Any:
-    """ByzFL's aggregators, without the training loop that its package imports with them (and torchvision with that)."""
+def _byzfl(module: str = "aggregators") -> Any:
+    """ByzFL's rules, without the training loop that its package imports with them (and torchvision with that)."""
+    name = f"byzfl.aggregators.{module}"
     try:
-        return importlib.import_module("byzfl.aggregators.aggregators")
+        return importlib.import_module(name)
     except ModuleNotFoundError:
         spec = importlib.util.find_spec("byzfl") if "byzfl" not in sys.modules else None
         if spec is None or spec.submodule_search_locations is None:
@@ -36,7 +38,7 @@ def _byzfl() -> Any:
         package = ModuleType("byzfl")
         package.__spec__, package.__path__ = spec, list(spec.submodule_search_locations)
         sys.modules["byzfl"] = package
-        return importlib.import_module("byzfl.aggregators.aggregators")
+        return importlib.import_module(name)
 
 
 def _torch(x: Any) -> Any:
@@ -44,18 +46,18 @@ def _torch(x: Any) -> Any:
     return torch.from_numpy(x) if isinstance(x, np.ndarray) else x
 
 
-def _byzfl_peer(rule: str, arguments: Arguments, in_torch: bool) -> Peer:
+def _byzfl_peer(rule: str, arguments: Arguments, in_torch: bool, module: str = "aggregators") -> Peer:
     @prepared
     def peer(inputs: dict[str, Any]) -> Any:
-        aggregate = getattr(_byzfl(), rule)(*arguments(inputs))
+        aggregate = getattr(_byzfl(module), rule)(*arguments(inputs))
         x = _torch(inputs["x"]) if in_torch else inputs["x"]
         return lambda: aggregate(x)
 
     return peer
 
 
-def _byzfl_pair(rule: str, arguments: Arguments = lambda inputs: ()) -> dict[str, Peer]:
-    return {"byzfl": _byzfl_peer(rule, arguments, False), "byzfl-torch": _byzfl_peer(rule, arguments, True)}
+def _byzfl_pair(rule: str, arguments: Arguments = lambda inputs: (), module: str = "aggregators") -> dict[str, Peer]:
+    return {"byzfl": _byzfl_peer(rule, arguments, False, module), "byzfl-torch": _byzfl_peer(rule, arguments, True, module)}
 
 
 def _flwr_peer(function: str, arguments: Arguments = lambda inputs: ()) -> Peer:
@@ -82,6 +84,37 @@ class _Record:
 
     def to_numpy_ndarrays(self) -> list[np.ndarray]:
         return [self._row]
+
+
+def _flwr_bulyan(inputs: dict[str, Any]) -> Any:
+    """Flower's older Bulyan, which empties the list that it is given."""
+    module = importlib.import_module("flwr.server.strategy.aggregate")
+    results = [([row], 1) for row in inputs["x"]]
+    return lambda: module.aggregate_bulyan(list(results), inputs["f"], module.aggregate_krum, to_keep=0)
+
+
+def _flwr_new_bulyan(inputs: dict[str, Any]) -> Any:
+    """What Flower's newer Bulyan does with the replies: one scoring, the median of the best, the values nearest to it."""
+    choose = importlib.import_module("flwr.serverapp.strategy.multikrum").select_multikrum
+    average = importlib.import_module("flwr.serverapp.strategy.bulyan").aggregate_n_closest_weights
+    records, f = [_Record(row) for row in inputs["x"]], inputs["f"]
+    keep = len(records) - 2 * f
+
+    def work() -> Any:
+        rows = [[chosen._row] for chosen in choose(records, f, keep)]
+        return average([np.median([row for row, in rows], axis=0)], rows, keep - 2 * f)
+
+    return work
+
+
+def _byzfl_nnm_krum(in_torch: bool) -> Peer:
+    @prepared
+    def peer(inputs: dict[str, Any]) -> Any:
+        mix, aggregate = _byzfl("preaggregators").NNM(inputs["f"]), _byzfl().Krum(inputs["f"])
+        x = _torch(inputs["x"]) if in_torch else inputs["x"]
+        return lambda: aggregate(mix(x))
+
+    return peer
 
 
 def _flwr_new_distances(inputs: dict[str, Any]) -> Any:
@@ -179,6 +212,11 @@ PEERS: dict[str, dict[str, Peer]] = {
     "mean": {**_byzfl_pair("Average"), "flwr": _flwr_peer("aggregate"),
              "numpy": lambda inputs: inputs["x"].mean(axis=0), "torch": prepared(_torch_mean)},
     "combine": {"numpy": prepared(_numpy_combine), "torch": prepared(_torch_combine)},
+    "meamed": _byzfl_pair("Meamed", _f),
+    "bulyan": {"flwr": prepared(_flwr_bulyan), "flwr-new": prepared(_flwr_new_bulyan)},
+    "nnm": _byzfl_pair("NNM", _f, "preaggregators"),
+    "nnm_krum": {"byzfl": _byzfl_nnm_krum(False), "byzfl-torch": _byzfl_nnm_krum(True)},
+    "geometric_median": _byzfl_pair("GeometricMedian"),
 }
 LAYERED = ("flwr",)
 TORCH = ("byzfl-torch", "torch")
@@ -192,6 +230,11 @@ TOO_MUCH: dict[tuple[str, str], tuple[float, str]] = {
     ("pairwise_sqdist", "scipy"): (1e10, "takes more than 10 s"),
     ("trimmed_mean", "byzfl-torch"): (2e10, "takes more than 10 s"),
     ("median", "byzfl-torch"): (4e9, "takes more than 4 GB"),
+    ("bulyan", "flwr"): (1e9, "a Python loop over all pairs for every selection takes more than 10 s"),
+    ("nnm", "byzfl"): (1e9, "takes more than 10 GB"),
+    ("nnm", "byzfl-torch"): (1e9, "takes more than 10 GB"),
+    ("nnm_krum", "byzfl"): (1e9, "takes more than 10 GB"),
+    ("nnm_krum", "byzfl-torch"): (1e9, "takes more than 10 GB"),
 }
 
 
