@@ -22,29 +22,27 @@ FGD_INLINE KEY TN(key)(KEY bits)
     return bits ^ ((bits >> SIGN_SHIFT) & MAGNITUDE);
 }
 
-/* `width` columns of n rows as keys, in VECTORS columns of `height` keys; adds the values that are not finite to `count`. */
-FGD_INLINE void TN(load_keys)(const fgd_layer *layer, int64_t n, int64_t lo, int64_t width, int64_t row, KEY *tile,
-                              int64_t height, KEY *count, const int32_t dtype)
+/* The first `left` lanes of rows begin .. end - 1 from column `lo` on, as keys; adds those that are not finite to `count`. */
+FGD_INLINE void TN(load_keys)(const fgd_layer *layer, int64_t end, int64_t lo, int64_t left, int64_t begin, KEY *tile,
+                              KEY *count, const int32_t dtype)
 {
-    int64_t item = fgd_itemsize(dtype);
-    for (int64_t i = row; i < n; i++) {
-        const char *p = fgd_row(layer, i) + lo * item;
-#pragma GCC unroll 4
-        for (int v = 0; v < VECTORS; v++, p += LANES * item) {
-            __builtin_prefetch(p + RANK_AHEAD);
-            int64_t left = width - v * LANES;
-            LANES_OF x = left >= LANES ? LOAD(p, dtype) : LOAD_TAIL(p, dtype, FGD_MAX(left, 0));
-            KEYS part[TN(PARTS)], *c = (KEYS *)(count + v);
-            memcpy(part, &x, sizeof part);
-            for (int h = 0; h < TN(PARTS); h++) {
-                KEYS bits = part[h], bad = (bits & INFINITE) == INFINITE;
-                c[h] -= bad;
-                bits = (bits & ~bad) | (bad & INFINITE);
-                part[h] = bits ^ ((bits >> SIGN_SHIFT) & MAGNITUDE);
-            }
-            memcpy(tile + v * height + i, part, sizeof part);
+    KEYS infinite[TN(PARTS)];
+    memcpy(infinite, count, sizeof infinite);
+    for (int64_t i = begin; i < end; i++) {
+        const char *p = fgd_row(layer, i) + lo * fgd_itemsize(dtype);
+        __builtin_prefetch(p + RANK_AHEAD);
+        LANES_OF x = left >= LANES ? LOAD(p, dtype) : LOAD_TAIL(p, dtype, left);
+        KEYS part[TN(PARTS)];
+        memcpy(part, &x, sizeof part);
+        for (int h = 0; h < TN(PARTS); h++) {
+            KEYS bits = part[h], bad = (bits & INFINITE) == INFINITE;
+            infinite[h] -= bad;
+            bits = (bits & ~bad) | (bad & INFINITE);
+            part[h] = bits ^ ((bits >> SIGN_SHIFT) & MAGNITUDE);
         }
+        memcpy(tile + i, part, sizeof part);
     }
+    memcpy(count, infinite, sizeof infinite);
 }
 
 /* The first of `width` columns with more than `tolerated` values that are not finite, or -1. */
@@ -83,7 +81,7 @@ FGD_INLINE void TN(middle)(KEY a, KEY b, WIDE *result)
     memcpy(y, &b, sizeof y);
 #pragma GCC unroll 4
     for (int h = 0; h < (int)(sizeof(KEY) / sizeof(PART)); h++)
-        result[h] = MIDDLE(__builtin_convertvector(x[h], WIDE), __builtin_convertvector(y[h], WIDE));
+        result[h] = MIDDLE(WIDEN(x[h]), WIDEN(y[h]));
 }
 
 /* Move the window of each lane up. Gains ascend and losses descend, so the moves that pay are the first ones: count them. */
@@ -159,12 +157,16 @@ static void TN(segment_ranks)(const fgd_layer *layer, int64_t n, int64_t lo, int
         int64_t width = FGD_MIN(VECTORS * LANES, hi - c);
         KEY count[VECTORS];
         memset(count, 0, sizeof count);
-        for (int64_t end = 16; end <= height; end += 16) {
-            FOR_DTYPE(layer->dtype, width == VECTORS * LANES, TN(load_keys), layer, FGD_MIN(end, n), c, width, end - 16, tile,
-                      height, count);
-            for (int v = 0; v * LANES < width; v++)
+        for (int64_t begin = 0; begin < height; begin += TN(GROUP)) {
+            int64_t end = FGD_MIN(begin + TN(GROUP), height);
+            for (int v = 0; v * LANES < width; v++) {
+                KEY *column = tile + v * height;
+                int64_t left = FGD_MIN(width - v * LANES, LANES);
+                FOR_DTYPE(layer->dtype, left == LANES, TN(load_keys), layer, FGD_MIN(end, n), c + v * LANES, left, begin,
+                          column, count + v);
                 for (int h = 0; h < TN(PARTS); h++)
-                    TN(sort_group)((KEYS *)(tile + v * height) + h, TN(PARTS), end, height, first, last);
+                    TN(sort_group)((KEYS *)column + h, TN(PARTS), begin, end, height, first, last);
+            }
         }
         int64_t broken = TN(first_broken)(count, width, tolerated);
         if (broken >= 0)

@@ -73,6 +73,12 @@ FGD_INLINE int FN(all)(v8i mask)
 #define VECTORS 4
 #define SMALL 0x1p-100 /* below it, squares may have lost digits to float's subnormals */
 
+#if FGD_LEVEL == 2
+#define WIDEN(x) (v8d) _mm512_cvtps_pd((__m256)(x)) /* gcc 12 converts the halves of a vector one by one */
+#else
+#define WIDEN(x) __builtin_convertvector(x, v4d)
+#endif
+
 /* A sum of LANES columns. */
 typedef struct {
     v8d half[2];
@@ -83,14 +89,14 @@ FGD_INLINE void FN(add_f)(ACC *acc, v16f x, double weight)
 #if FGD_LEVEL == 2
     v8f half[2];
     memcpy(half, &x, sizeof x);
-    acc->half[0] += weight * __builtin_convertvector(half[0], v8d);
-    acc->half[1] += weight * __builtin_convertvector(half[1], v8d);
+    acc->half[0] += weight * WIDEN(half[0]);
+    acc->half[1] += weight * WIDEN(half[1]);
 #else /* gcc takes vectors wider than the machine's apart, element by element, when it converts or compares them */
     v4f part[4];
     v4d *sum = (v4d *)acc;
     memcpy(part, &x, sizeof x);
     for (int h = 0; h < 4; h++)
-        sum[h] += weight * __builtin_convertvector(part[h], v4d);
+        sum[h] += weight * WIDEN(part[h]);
 #endif
 }
 
@@ -167,6 +173,7 @@ FGD_INLINE v8d FN(widen_f)(const float *lane)
 #define LOAD_TAIL FN(load_tail_d)
 #define ACC FN(acc_d)
 #define PART WIDE
+#define WIDEN(x) (x)
 #define MIDDLE(a, b) (0.5 * (a) + 0.5 * (b))
 #define FOR_DTYPE(dtype, full, call, layer, n, lo, width, ...)                             \
     do {                                                                                    \

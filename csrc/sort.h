@@ -18,12 +18,9 @@ FGD_INLINE void TN(compare)(KEYS *low, KEYS *high)
     *high = KEYS_MAX(a, b);
 }
 
-static void TN(sort_16)(KEYS *row, int64_t pitch)
+/* Green's network on 16 registers. */
+FGD_INLINE void TN(green)(KEYS *r)
 {
-    KEYS r[16];
-#pragma GCC unroll 16
-    for (int i = 0; i < 16; i++)
-        r[i] = row[i * pitch];
 #define C(i, j) TN(compare)(r + i, r + j);
     C(0, 13) C(1, 12) C(2, 15) C(3, 14) C(4, 8) C(5, 6) C(7, 11) C(9, 10)
     C(0, 5) C(1, 7) C(2, 9) C(3, 4) C(6, 13) C(8, 14) C(10, 15) C(11, 12)
@@ -36,9 +33,6 @@ static void TN(sort_16)(KEYS *row, int64_t pitch)
     C(3, 4) C(5, 6) C(7, 8) C(9, 10) C(11, 12)
     C(6, 7) C(8, 9)
 #undef C
-#pragma GCC unroll 16
-    for (int i = 0; i < 16; i++)
-        row[i * pitch] = r[i];
 }
 
 /* One step of a merge on registers that hold the rows first, first + 1, .. first + count - 1. */
@@ -50,6 +44,27 @@ FGD_INLINE void TN(step)(KEYS *r, const int first, const int count, const int st
             TN(compare)(r + i, r + i + step);
 }
 
+/* Sort 16 or 32 rows completely, in registers. */
+FGD_INLINE void TN(sort_rows)(KEYS *row, int64_t pitch, const int size)
+{
+    KEYS r[32];
+#pragma GCC unroll 32
+    for (int i = 0; i < size; i++)
+        r[i] = row[i * pitch];
+    TN(green)(r);
+    if (size > 16) {
+        TN(green)(r + 16);
+        TN(step)(r, 0, 32, 16, 0);
+        TN(step)(r, 0, 32, 8, 1);
+        TN(step)(r, 0, 32, 4, 1);
+        TN(step)(r, 0, 32, 2, 1);
+        TN(step)(r, 0, 32, 1, 1);
+    }
+#pragma GCC unroll 32
+    for (int i = 0; i < size; i++)
+        row[i * pitch] = r[i];
+}
+
 /* The first steps, size/2 .. 1 in units of `pitch`, on `size` rows; those from `present` on do not exist. */
 FGD_INLINE void TN(merge_first)(KEYS *row, int64_t pitch, int64_t present, const int size)
 {
@@ -58,9 +73,12 @@ FGD_INLINE void TN(merge_first)(KEYS *row, int64_t pitch, int64_t present, const
     for (int i = 0; i < size; i++)
         r[i] = i < present ? row[i * pitch] : (KEYS){0} + INFINITE;
     TN(step)(r, 0, size, size / 2, 0);
-#pragma GCC unroll 4
-    for (int s = size / 4; s > 0; s /= 2)
-        TN(step)(r, 0, size, s, 1);
+    if (size > 8)
+        TN(step)(r, 0, size, 4, 1);
+    if (size > 4)
+        TN(step)(r, 0, size, 2, 1);
+    if (size > 2)
+        TN(step)(r, 0, size, 1, 1);
 #pragma GCC unroll 16
     for (int i = 0; i < size; i++)
         if (i < present)
@@ -110,13 +128,14 @@ static void TN(merge_rest)(KEYS *row, int64_t pitch, int64_t count, int64_t want
 /* Merge the runs of size/2 rows in the `count` rows from `row` on, as far as the ranks first .. last need. */
 static void TN(merge)(KEYS *row, int64_t pitch, int64_t size, int64_t count, int64_t first, int64_t last)
 {
-    int64_t apart = 16; /* the first steps are chosen such that fours are left */
-    while (apart * 16 < size)
-        apart *= 16;
+    int shift = 4; /* rows 2^shift apart: the first steps are chosen such that fours are left */
+    while (size >> shift > 16)
+        shift += 4;
+    int64_t apart = (int64_t)1 << shift;
     for (int64_t i = 0; i < apart; i++) {
         KEYS *r = row + i * pitch;
-        int64_t present = FGD_MIN((count - i + apart - 1) / apart, size / apart);
-        switch (size / apart) {
+        int64_t present = (count - i + apart - 1) >> shift;
+        switch (size >> shift) {
 #define CASE(rows)                                                \
     case rows:                                                    \
         if (present == rows)                                      \
@@ -128,19 +147,25 @@ static void TN(merge)(KEYS *row, int64_t pitch, int64_t size, int64_t count, int
 #undef CASE
         }
     }
-    for (apart /= 16; apart > 0; apart /= 16)
-        for (int64_t i = 0; i < apart; i++) {
-            int64_t margin = apart > 1 ? 3 : 0; /* the smaller steps reach less than 3 * apart further */
-            TN(merge_rest)(row + i * pitch, apart * pitch, (count - i + apart - 1) / apart, first / apart - margin,
-                           last / apart + margin + 1);
-        }
+    while ((shift -= 4) >= 0) {
+        int64_t margin = shift ? 3 : 0; /* the smaller steps reach less than 3 rows of this pass further */
+        apart = (int64_t)1 << shift;
+        for (int64_t i = 0; i < apart; i++)
+            TN(merge_rest)(row + i * pitch, apart * pitch, (count - i + apart - 1) >> shift, (first >> shift) - margin,
+                           (last >> shift) + margin + 1);
+    }
 }
 
-/* After the group of 16 rows that ends at row `end` of n: sort it, then merge the runs that it completes. */
-static void TN(sort_group)(KEYS *row, int64_t pitch, int64_t end, int64_t n, int64_t first, int64_t last)
+enum { TN(GROUP) = 32 };
+
+/* After the group of rows that ends at row `end` of n: sort it, then merge the runs that it completes. */
+static void TN(sort_group)(KEYS *row, int64_t pitch, int64_t begin, int64_t end, int64_t n, int64_t first, int64_t last)
 {
-    TN(sort_16)(row + (end - 16) * pitch, pitch);
-    for (int64_t size = 32; size < 2 * n && (end % size == 0 || end == n); size *= 2) {
+    if (end - begin == 32)
+        TN(sort_rows)(row + begin * pitch, pitch, 32);
+    else
+        TN(sort_rows)(row + begin * pitch, pitch, 16);
+    for (int64_t size = 64; size < 2 * n && (end % size == 0 || end == n); size *= 2) {
         int64_t base = (end - 1) / size * size;
         if (end - base > size / 2) {
             if (size < n)

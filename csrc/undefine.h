@@ -15,6 +15,7 @@
 #undef LOAD_TAIL
 #undef ACC
 #undef PART
+#undef WIDEN
 #undef MIDDLE
 #undef FOR_DTYPE
 #undef VECTORS
