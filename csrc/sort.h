@@ -132,20 +132,18 @@ static void TN(merge)(KEYS *row, int64_t pitch, int64_t size, int64_t count, int
     while (size >> shift > 16)
         shift += 4;
     int64_t apart = (int64_t)1 << shift;
-    for (int64_t i = 0; i < apart; i++) {
-        KEYS *r = row + i * pitch;
-        int64_t present = (count - i + apart - 1) >> shift;
-        switch (size >> shift) {
-#define CASE(rows)                                                \
-    case rows:                                                    \
-        if (present == rows)                                      \
-            TN(merge_first)(r, apart * pitch, rows, rows);        \
-        else                                                      \
-            TN(merge_first)(r, apart * pitch, present, rows);     \
+    switch (size >> shift) {
+#define CASE(rows)                                                                                                   \
+    case rows:                                                                                                       \
+        if (shift == 4 && count == size) /* with constants the compiler does better */                               \
+            for (int64_t i = 0; i < 16; i++)                                                                         \
+                TN(merge_first)(row + i * pitch, 16 * pitch, rows, rows);                                            \
+        else                                                                                                         \
+            for (int64_t i = 0; i < apart; i++)                                                                      \
+                TN(merge_first)(row + i * pitch, apart * pitch, (count - i + apart - 1) >> shift, rows);             \
         break;
-            CASE(2) CASE(4) CASE(8) CASE(16)
+        CASE(2) CASE(4) CASE(8) CASE(16)
 #undef CASE
-        }
     }
     while ((shift -= 4) >= 0) {
         int64_t margin = shift ? 3 : 0; /* the smaller steps reach less than 3 rows of this pass further */
