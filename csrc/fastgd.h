@@ -55,15 +55,15 @@ void fgd_robust_pairwise_sum(int64_t n, int64_t chunks, const double *partial, c
 int fgd_robust_pairwise_sample(const fgd_rows *x, int64_t strips, int64_t width, double *partial, char *bad);
 int fgd_robust_gram(const fgd_rows *x, int64_t centre, double *partial, fgd_job *job);
 int64_t fgd_robust_gram_sum(int64_t n, int64_t chunks, const double *partial, double *sqdist, char *wanted); /* tiles wanted */
-int fgd_robust_choose(const double *sqdist, int64_t n, const int32_t *network, int64_t length, int64_t k, int64_t m, double error,
+int fgd_robust_choose(const double *sqdist, int64_t n, int64_t k, int64_t m, double error,
                       double *scores, const char *bad, int64_t *selected, char *doubt, int64_t *doubtful);
-int fgd_robust_select(const fgd_rows *x, const int32_t *network, int64_t length, int64_t k, int64_t m, double *scores, char *bad,
+int fgd_robust_select(const fgd_rows *x, int64_t k, int64_t m, double *scores, char *bad,
                       int64_t *selected);
-int fgd_robust_krum_scores(const double *sqdist, int64_t n, const int32_t *network, int64_t length, int64_t k, double *scores);
+int fgd_robust_krum_scores(const double *sqdist, int64_t n, int64_t k, double *scores);
 int64_t fgd_robust_column_chunks(int64_t d);
 int fgd_robust_combine(const fgd_rows *x, const double *weights, double divisor, const fgd_rows *out, fgd_job *job);
-int fgd_robust_rank_mean(const fgd_rows *x, const int32_t *network, int64_t length, int64_t first, int64_t last,
-                         double divisor, int64_t tolerated, const fgd_rows *out, fgd_job *job);
+int fgd_robust_rank_mean(const fgd_rows *x, int64_t first, int64_t window, int64_t moves, double divisor, int64_t tolerated,
+                         const fgd_rows *out, fgd_job *job);
 
 /* ---- random (csrc/random_body.h): elements start .. start + size - 1 of the streams of (seed, step) */
 int64_t fgd_random_chunks(int64_t size);

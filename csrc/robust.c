@@ -166,7 +166,7 @@ int64_t fgd_robust_gram_sum(int64_t n, int64_t chunks, const double *partial, do
     return count;
 }
 
-int fgd_robust_krum_scores(const double *sqdist, int64_t n, const int32_t *network, int64_t length, int64_t k, double *scores)
+int fgd_robust_krum_scores(const double *sqdist, int64_t n, int64_t k, double *scores)
 {
     /* Column i of the symmetric matrix holds the distances of vector i and, as its smallest value, the 0 of the diagonal:
      * the score is the sum of ranks 1 .. k of column i, and columns are what the network sorts. */
@@ -174,7 +174,7 @@ int fgd_robust_krum_scores(const double *sqdist, int64_t n, const int32_t *netwo
     fgd_job job = {0, 0};
     fgd_rows_stacked(&x, (const char *)sqdist, n, n, 1);
     fgd_rows_stacked(&out, (const char *)scores, 1, n, 1);
-    return fgd_robust_rank_mean(&x, network, length, 1, k, 1.0, n, &out, &job);
+    return fgd_robust_rank_mean(&x, 1, k, 0, 1.0, n, &out, &job);
 }
 
 /* The m rows with the lowest (score, index) among those that are not bad, in ascending order of index; -1 where there are
@@ -210,17 +210,17 @@ static int64_t fgd_choose(int64_t n, int64_t k, int64_t m, const double *sqdist,
     return doubtful;
 }
 
-int fgd_robust_choose(const double *sqdist, int64_t n, const int32_t *network, int64_t length, int64_t k, int64_t m, double error,
+int fgd_robust_choose(const double *sqdist, int64_t n, int64_t k, int64_t m, double error,
                       double *scores, const char *bad, int64_t *selected, char *doubt, int64_t *doubtful)
 {
-    int failed = fgd_robust_krum_scores(sqdist, n, network, length, k, scores);
+    int failed = fgd_robust_krum_scores(sqdist, n, k, scores);
     if (!failed)
         *doubtful = fgd_choose(n, k, m, sqdist, scores, bad, error, selected, doubt);
     return failed;
 }
 
 /* Scores and choice from x itself, with distances from direct differences, taken as they are. */
-int fgd_robust_select(const fgd_rows *x, const int32_t *network, int64_t length, int64_t k, int64_t m, double *scores, char *bad,
+int fgd_robust_select(const fgd_rows *x, int64_t k, int64_t m, double *scores, char *bad,
                       int64_t *selected)
 {
     int64_t n = x->n, chunks = fgd_pairwise_split(n, x->d).chunks, doubtful;
@@ -229,7 +229,7 @@ int fgd_robust_select(const fgd_rows *x, const int32_t *network, int64_t length,
     int failed = !sqdist || fgd_robust_pairwise(x, NULL, 0, partial, bad, &job);
     if (!failed) {
         fgd_robust_pairwise_sum(n, chunks, partial, NULL, bad, sqdist);
-        failed = fgd_robust_choose(sqdist, n, network, length, k, m, 0.0, scores, bad, selected,
+        failed = fgd_robust_choose(sqdist, n, k, m, 0.0, scores, bad, selected,
                                    (char *)(partial + chunks * fgd_partial_size(n)), &doubtful);
     }
     free(sqdist);
@@ -246,8 +246,8 @@ int fgd_robust_combine(const fgd_rows *x, const double *weights, double divisor,
     return FGD_CALL(combine)(x, weights, divisor, out, job);
 }
 
-int fgd_robust_rank_mean(const fgd_rows *x, const int32_t *network, int64_t length, int64_t first, int64_t last,
-                         double divisor, int64_t tolerated, const fgd_rows *out, fgd_job *job)
+int fgd_robust_rank_mean(const fgd_rows *x, int64_t first, int64_t window, int64_t moves, double divisor, int64_t tolerated,
+                         const fgd_rows *out, fgd_job *job)
 {
-    return FGD_CALL(rank_mean)(x, network, length, first, last, divisor, tolerated, out, job);
+    return FGD_CALL(rank_mean)(x, first, window, moves, divisor, tolerated, out, job);
 }

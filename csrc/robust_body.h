@@ -1,7 +1,7 @@
 /* The kernels of the room `robust`, for one instruction set (isa.h).
  *
- * Three kernels carry the room: squared distances (pairwise.h), linear combinations (combine.h), and means over a range of
- * ranks by sorting networks (rank.h), each for float (16 lanes, sums in double) and double (8 lanes, compensated sums).
+ * Three kernels carry the room: squared distances (pairwise.h), linear combinations (combine.h), and means over
+ * windows of ranks by sorting networks (rank.h), each for float (16 lanes, sums in double) and double (8 lanes, compensated sums).
  * The halves are floats as soon as they are loaded. Column chunks are handed out by tickets.
  */
 #include "rows.h"
@@ -18,6 +18,15 @@ FGD_INLINE int FN(all)(v8i mask)
 #define COMBINE_AHEAD 1024
 #endif
 
+/* Doubles as wide as the machine's registers, where four are no more than two of them, and the masks of comparisons. */
+#if FGD_LEVEL == 2
+#define WIDE v8d
+#define WIDE_KEYS v8i
+#else
+#define WIDE v4d
+#define WIDE_KEYS v4i
+#endif
+
 /* ============================================================================================================== float */
 
 #define TN(name) FN(name##_f)
@@ -32,6 +41,7 @@ FGD_INLINE int FN(all)(v8i mask)
 #define LOAD FN(load_f)
 #define LOAD_TAIL FN(load_tail_f)
 #define ACC FN(acc_f)
+#define MIDDLE(a, b) ((a) + (b)) /* no sum of two floats overflows in double */
 /* Call a function with the layer's dtype, and `full` tiles, as constants: one loop for each, without branches. */
 #define FOR_DTYPE(dtype, full, call, layer, n, lo, width, ...)                             \
     do {                                                                                    \
@@ -48,6 +58,12 @@ FGD_INLINE int FN(all)(v8i mask)
 #define VECTORS 4
 #define SMALL 0x1p-100 /* below it, squares may have lost digits to float's subnormals */
 
+#if FGD_LEVEL == 2
+#define WIDEN(x) (v8d) _mm512_cvtps_pd((__m256)(x)) /* gcc 12 converts the halves of a vector one by one */
+#else
+#define WIDEN(x) __builtin_convertvector(x, v4d)
+#endif
+
 /* A sum of LANES columns. */
 typedef struct {
     v8d half[2];
@@ -58,14 +74,14 @@ FGD_INLINE void FN(add_f)(ACC *acc, v16f x, double weight)
 #if FGD_LEVEL == 2
     v8f half[2];
     memcpy(half, &x, sizeof x);
-    acc->half[0] += weight * __builtin_convertvector(half[0], v8d);
-    acc->half[1] += weight * __builtin_convertvector(half[1], v8d);
+    acc->half[0] += weight * WIDEN(half[0]);
+    acc->half[1] += weight * WIDEN(half[1]);
 #else /* gcc takes vectors wider than the machine's apart, element by element, when it converts or compares them */
     v4f part[4];
     v4d *sum = (v4d *)acc;
     memcpy(part, &x, sizeof x);
     for (int h = 0; h < 4; h++)
-        sum[h] += weight * __builtin_convertvector(part[h], v4d);
+        sum[h] += weight * WIDEN(part[h]);
 #endif
 }
 
@@ -81,6 +97,7 @@ FGD_INLINE void FN(divide_f)(const ACC *acc, double divisor, double *y)
 #define KEYS v16i
 #define KEYS_MIN(a, b) (v16i) _mm512_min_epi32((__m512i)(a), (__m512i)(b))
 #define KEYS_MAX(a, b) (v16i) _mm512_max_epi32((__m512i)(a), (__m512i)(b))
+#define PART v8f
 #define VEC v16f
 #define WIDTH 16
 #define SQUARE(t, s) _mm512_fmadd_ps(t, t, s)
@@ -89,6 +106,7 @@ FGD_INLINE void FN(divide_f)(const ACC *acc, double divisor, double *y)
 #define KEYS v8si
 #define KEYS_MIN(a, b) (v8si) _mm256_min_epi32((__m256i)(a), (__m256i)(b))
 #define KEYS_MAX(a, b) (v8si) _mm256_max_epi32((__m256i)(a), (__m256i)(b))
+#define PART v4f
 #define VEC v8f
 #define WIDTH 8
 #define SQUARE(t, s) _mm256_fmadd_ps(t, t, s)
@@ -97,6 +115,7 @@ FGD_INLINE void FN(divide_f)(const ACC *acc, double divisor, double *y)
 #define KEYS v4si
 #define KEYS_MIN(a, b) (((a) & ((a) < (b))) | ((b) & ~((a) < (b))))
 #define KEYS_MAX(a, b) (((b) & ((a) < (b))) | ((a) & ~((a) < (b))))
+#define PART v4f
 #define VEC v4f
 #define WIDTH 4
 #define SQUARE(t, s) FN(multiply_add)(t, t, s)
@@ -158,6 +177,9 @@ FGD_INLINE void FN(fold_f)(const float *lanes, double *sums)
 #define LOAD FN(load_d)
 #define LOAD_TAIL FN(load_tail_d)
 #define ACC FN(acc_d)
+#define PART WIDE
+#define WIDEN(x) (x)
+#define MIDDLE(a, b) (0.5 * (a) + 0.5 * (b))
 #define FOR_DTYPE(dtype, full, call, layer, n, lo, width, ...)                             \
     do {                                                                                    \
         if (full)                                                                           \
@@ -308,8 +330,8 @@ static int FN(combine)(const fgd_rows *x, const double *weights, double divisor,
     return 0;
 }
 
-static int FN(rank_mean)(const fgd_rows *x, const int32_t *network, int64_t length, int64_t first, int64_t last,
-                         double divisor, int64_t tolerated, const fgd_rows *out, fgd_job *job)
+static int FN(rank_mean)(const fgd_rows *x, int64_t first, int64_t window, int64_t moves, double divisor, int64_t tolerated,
+                         const fgd_rows *out, fgd_job *job)
 {
     void *tile = fgd_scratch((x->n + 15) / 16 * 16 * 4 * 64);
     if (!tile)
@@ -317,12 +339,13 @@ static int FN(rank_mean)(const fgd_rows *x, const int32_t *network, int64_t leng
     for (fgd_segment s = {0}; fgd_next_segment(x, &s, &job->next);) {
         const fgd_layer *layer = x->layer + s.layer, *y = out->layer + s.layer;
         if (layer->dtype == FGD_F64)
-            FN(segment_ranks_d)(layer, x->n, s.lo, s.hi, s.offset, tile, network, length, first, last, divisor, tolerated,
-                                y, job);
+            FN(segment_ranks_d)(layer, x->n, s.lo, s.hi, s.offset, tile, first, window, moves, divisor, tolerated, y, job);
         else
-            FN(segment_ranks_f)(layer, x->n, s.lo, s.hi, s.offset, tile, network, length, first, last, divisor, tolerated,
-                                y, job);
+            FN(segment_ranks_f)(layer, x->n, s.lo, s.hi, s.offset, tile, first, window, moves, divisor, tolerated, y, job);
     }
     free(tile);
     return 0;
 }
+
+#undef WIDE
+#undef WIDE_KEYS

@@ -14,6 +14,9 @@
 #undef LOAD
 #undef LOAD_TAIL
 #undef ACC
+#undef PART
+#undef WIDEN
+#undef MIDDLE
 #undef FOR_DTYPE
 #undef VECTORS
 #undef SMALL

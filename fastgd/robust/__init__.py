@@ -6,7 +6,8 @@ Every rule here is one or two passes over the data around a little logic:
 
 * *Distance rules* (`krum`, `multikrum`): one pass gives the exact matrix D of squared distances (`pairwise_sqdist`),
   logic on D alone picks weights (`krum_scores`), one pass combines the picked vectors (`combine`).
-* *Coordinate-wise rules* (`median`, `trimmed_mean`): one pass sorts each coordinate's n values in a pruned sorting network.
+* *Coordinate-wise rules* (`median`, `trimmed_mean`, `meamed`): one pass sorts each coordinate's n values in a pruned
+  sorting network.
 
 Notation
 --------
@@ -33,18 +34,20 @@ Determinism: every function here is deterministic, with the same bits for every 
 set; on CUDA the results agree with the CPU's within the error budget of `cases.py`.
 
 Where things are: `reference.py` is the oracle (plain NumPy), `cpu.py` the front of csrc/robust.c, `cuda.py` the GPU
-kernels, `network.py` the sorting networks both use, `cases.py` the benchmark's inputs, peers and error budgets.
+kernels, `network.py` the GPU's sorting networks, `cases.py` the benchmark's inputs, peers and error budgets.
 """
 
 from .._arrays import FLOATS
 from .._dispatch import register
 
-register("robust", ("pairwise_sqdist", "select", "combine", "median", "trimmed_mean"), ("cpu", "cuda", "reference"), FLOATS)
+register("robust", ("pairwise_sqdist", "select", "combine", "median", "trimmed_mean", "nearest_mean"),
+         ("cpu", "cuda", "reference"), FLOATS)
 register("robust", ("krum_scores",), ("cpu", "cuda", "reference"), ("float64",))
 
 from . import attacks as attacks  # noqa: E402  (the rows above must stand in the table first)
 from .combinations import combine, mean  # noqa: E402
-from .coordinates import median, trimmed_mean  # noqa: E402
+from .coordinates import meamed, median, trimmed_mean  # noqa: E402
 from .distances import KrumInfo, krum, krum_scores, multikrum, pairwise_sqdist  # noqa: E402
 
-__all__ = ["KrumInfo", "combine", "krum", "krum_scores", "mean", "median", "multikrum", "pairwise_sqdist", "trimmed_mean"]
+__all__ = ["KrumInfo", "combine", "krum", "krum_scores", "meamed", "mean", "median", "multikrum", "pairwise_sqdist",
+           "trimmed_mean"]

@@ -12,7 +12,7 @@ import numpy as np
 
 
 @lru_cache(maxsize=64)
-def network(n: int, first: int, last: int, presorted: int = 1) -> np.ndarray:
+def network(n: int, first: int, last: int) -> np.ndarray:
     """Comparators that put ranks `first` .. `last` (ascending, counted from 0) of n values in their sorted places.
 
     Parameters
@@ -21,8 +21,6 @@ def network(n: int, first: int, last: int, presorted: int = 1) -> np.ndarray:
         Values to sort, n >= 1.
     first, last : int
         The ranks wanted, 0 <= first <= last < n.
-    presorted : int
-        A power of two: places 0 .. presorted - 1, the next presorted places, and so on are each in order already.
 
     Returns
     -------
@@ -38,30 +36,28 @@ def network(n: int, first: int, last: int, presorted: int = 1) -> np.ndarray:
     ----------
     Batcher: Sorting Networks and Their Applications (AFIPS 1968).
     """
-    comparators = _odd_even_merges(n, presorted)
     needed = np.zeros(n, bool)
     needed[first : last + 1] = True
-    kept = []
-    for i, j in reversed(comparators):
-        if needed[i] or needed[j]:
-            needed[i] = needed[j] = True
-            kept.append((i, j))
-    pairs = np.array(kept[::-1], np.int32).reshape(-1, 2)
+    kept = [np.empty((0, 2), np.int32)]
+    for low, step in reversed(_layers(n)):
+        low = low[needed[low] | needed[low + step]]
+        needed[low] = needed[low + step] = True
+        kept.append(np.stack([low, low + step], axis=1))
+    pairs = np.concatenate(kept[::-1])
     pairs.flags.writeable = False
     return pairs
 
 
-def _odd_even_merges(n: int, run: int) -> list[tuple[int, int]]:
-    """Batcher's merges of sorted runs, doubling until one is left. Places from n on would hold the largest values for
-    ever, so comparators that touch them are left out."""
-    comparators = []
+def _layers(n: int) -> list[tuple[np.ndarray, int]]:
+    """Batcher's merges of sorted runs, doubling until one is left: comparators (i, i + step) of distinct places, as (all i,
+    step). Places from n on would hold the largest values for ever, so comparators that touch them are left out."""
+    layers, run = [], 1
     while run < n:
         step = run
         while step:
-            for start in range(step % run, n - step, 2 * step):
-                for i in range(start, min(start + step, n - step)):
-                    if i // (2 * run) == (i + step) // (2 * run):
-                        comparators.append((i, i + step))
+            low = np.arange(max(n - step, 0), dtype=np.int32)
+            together = low // (2 * run) == (low + step) // (2 * run)
+            layers.append((low[together & (low // step % 2 == int(step < run))], step))
             step //= 2
         run *= 2
-    return comparators
+    return layers

@@ -80,20 +80,19 @@ def median(rows: Rows, f: int, stacks: list[np.ndarray], threads: int = 1) -> in
 def nearest_mean(rows: Rows, window: int, tolerated: int, stacks: list[np.ndarray], threads: int = 1) -> int:
     """Mean of the `window` values nearest to the median of each coordinate, non-finite ones ranking last.
 
-    In ascending order s they are neighbours, s[lo] .. s[lo + window - 1]: the lo with the least
-    max(median - s[lo], s[lo + window - 1] - median), the lowest of equals. Returns the first coordinate with more than
-    `tolerated` values that are not finite, or -1.
+    In ascending order s they are neighbours, s[lo] .. s[lo + window - 1]: from 0 on, lo moves up while s[lo + window] is
+    strictly nearer to the median than s[lo], that is s[lo] + s[lo + window] < twice the median, with both sums halved and
+    rounded to float64. Returns the first coordinate with more than `tolerated` values that are not finite, or -1.
     """
     x = _wide(rows)
     finite = np.isfinite(x)
     x = np.where(finite, x, np.inf)
     s = np.take_along_axis(x, np.lexsort((~np.signbit(x), x), axis=0), axis=0)
-    n = rows.n
+    n, half = rows.n, s.astype(np.float64) / 2
+    median = half[(n - 1) // 2] + half[n // 2]
+    start = (half[: n - window] + half[window:] < median).sum(axis=0)  # true for the first ones, then false
+    kept = np.take_along_axis(s, start + np.arange(window)[:, None], axis=0)
     with np.errstate(invalid="ignore", over="ignore"):
-        middle = (s[(n - 1) // 2] + s[n // 2]) / 2
-        reach = np.stack([np.fmax(middle - s[lo], s[lo + window - 1] - middle) for lo in range(n - window + 1)])
-        start = np.argmin(np.where(np.isnan(reach), np.inf, reach), axis=0)
-        kept = np.take_along_axis(s, start + np.arange(window)[:, None], axis=0)
         _fill(rows, stacks, (kept.sum(axis=0, initial=-0.0) / window)[None].astype(np.float64))
     return _first((~finite).sum(axis=0) > tolerated)
 
