@@ -46,5 +46,7 @@ from . import attacks as attacks  # noqa: E402  (the rows above must stand in th
 from .combinations import combine, mean  # noqa: E402
 from .coordinates import median, trimmed_mean  # noqa: E402
 from .distances import KrumInfo, krum, krum_scores, multikrum, pairwise_sqdist  # noqa: E402
+from .hashing import hamming, lshgm, lshgm_choice, simhash  # noqa: E402
 
 __all__ = ["KrumInfo", "combine", "krum", "krum_scores", "mean", "median", "multikrum", "pairwise_sqdist", "trimmed_mean"]
+__all__ += ["hamming", "lshgm", "lshgm_choice", "simhash"]
