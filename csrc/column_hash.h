@@ -18,6 +18,7 @@ FGD_INLINE void FN(add_columns)(const char *m, int64_t pitch, int64_t rows, cons
     for (int k = 0; k < vectors; k++)
         memcpy(acc[k], part + k * stride, sizeof acc[k]);
     for (int64_t i = 0; i < rows; i++, m += pitch) {
+        __builtin_prefetch(m + 256);
         VD value[16 / HL];
         if (dtype == FGD_F64) {
             memset(value, 0, sizeof value);
@@ -104,7 +105,7 @@ FGD_NOINLINE void FN(column_run)(const char *m, int64_t pitch, int64_t rows, int
 
 /* All columns of [lo, lo + width) of one matrix, scaled: total[k][c]. */
 typedef struct {
-    int64_t length, columns, bits, stride;
+    int64_t length, columns, first, bits, stride; /* bits vectors from number `first` on */
     uint64_t seed;
     double *normals, *across, *part; /* one run's normals by vector and, for narrow matrices, by matrix row */
 } FN(projection);
@@ -115,7 +116,7 @@ FGD_INLINE void FN(draw)(const FN(projection) *p, int64_t i, int64_t rows)
     for (int64_t k = 0; k < p->bits; k++) {
         float drawn[FGD_RUN];
         fgd_job whole = {0, 0};
-        fgd_random_normal(p->seed, (uint32_t)p->length, (uint64_t)(k * p->length + i), rows, drawn, &whole);
+        fgd_random_normal(p->seed, (uint32_t)p->length, (uint64_t)((p->first + k) * p->length + i), rows, drawn, &whole);
         for (int64_t j = 0; j < rows; j++)
             p->normals[k * FGD_RUN + j] = p->across[j * lanes + k] = drawn[j];
     }
@@ -133,12 +134,12 @@ FGD_INLINE void FN(add_run)(const FN(projection) *p, const fgd_layer *layer, int
         total[e] += p->part[e];
 }
 
-FGD_NOINLINE int FN(columns)(const fgd_layer *layer, int64_t n, int64_t batch, int64_t length, int64_t columns, int64_t bits,
-                             uint64_t seed, uint8_t *flags, int64_t pitch, char *bad, fgd_job *job)
+FGD_NOINLINE int FN(columns)(const fgd_layer *layer, int64_t n, int64_t batch, int64_t length, int64_t columns, int64_t lowest,
+                             int64_t bits, uint64_t seed, uint8_t *flags, int64_t pitch, char *bad, fgd_job *job)
 {
     int64_t stripe = FGD_MIN(columns, FGD_STRIPE), stripes = (columns + FGD_STRIPE - 1) / FGD_STRIPE;
     int64_t chunks = fgd_hashing_columns_chunks(n, columns);
-    FN(projection) p = {length, columns, bits, (stripe + 15) / 16 * 16, seed, NULL, NULL, NULL};
+    FN(projection) p = {length, columns, lowest, bits, (stripe + 15) / 16 * 16, seed, NULL, NULL, NULL};
     int64_t size = bits * p.stride, normals = (bits + HL - 1) / HL * HL * FGD_RUN;
     double *total = fgd_scratch(8 * (2 * normals + (batch + 2) * size));
     if (!total)

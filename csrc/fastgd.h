@@ -80,8 +80,8 @@ int64_t fgd_hashing_hamming_chunks(int64_t n, int64_t m);
 void fgd_hashing_hamming(const uint8_t *a, const uint8_t *b, int64_t n, int64_t m, int64_t width, int64_t *distances,
                          fgd_job *job);
 int64_t fgd_hashing_columns_chunks(int64_t n, int64_t columns);
-int fgd_hashing_columns(const fgd_rows *x, int64_t layer, int64_t length, int64_t columns, int64_t bits, uint64_t seed,
-                        uint8_t *flags, int64_t stride, char *bad, fgd_job *job);
+int fgd_hashing_columns(const fgd_rows *x, int64_t layer, int64_t length, int64_t columns, int64_t first, int64_t bits,
+                        uint64_t seed, uint8_t *flags, int64_t stride, char *bad, fgd_job *job);
 
 /* cdef end */
 #endif

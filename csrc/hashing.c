@@ -73,9 +73,9 @@ int64_t fgd_hashing_columns_chunks(int64_t n, int64_t columns)
     return (n + batch - 1) / batch * ((columns + FGD_STRIPE - 1) / FGD_STRIPE);
 }
 
-int fgd_hashing_columns(const fgd_rows *x, int64_t layer, int64_t length, int64_t columns, int64_t bits, uint64_t seed,
-                        uint8_t *flags, int64_t stride, char *bad, fgd_job *job)
+int fgd_hashing_columns(const fgd_rows *x, int64_t layer, int64_t length, int64_t columns, int64_t first, int64_t bits,
+                        uint64_t seed, uint8_t *flags, int64_t stride, char *bad, fgd_job *job)
 {
-    return FGD_CALL(columns)(x->layer + layer, x->n, fgd_batch(x->n, columns), length, columns, bits, seed, flags, stride,
-                             bad, job);
+    return FGD_CALL(columns)(x->layer + layer, x->n, fgd_batch(x->n, columns), length, columns, first, bits, seed, flags,
+                             stride, bad, job);
 }

@@ -12,9 +12,15 @@ typedef uint64_t FN(units) __attribute__((vector_size(FGD_LEVEL == 2 ? 64 : FGD_
 /* One digit of the sum of three bits in each place: *sum keeps the low one, the high one is returned. */
 FGD_INLINE VU FN(carry)(VU *sum, VU b, VU c)
 {
-    VU a = *sum, half = a ^ b;
+    VU a = *sum;
+#if FGD_X86_CLONES && FGD_LEVEL == 2 /* gcc makes four instructions of these two */
+    *sum = (VU)_mm512_ternarylogic_epi64((__m512i)a, (__m512i)b, (__m512i)c, 0x96);
+    return (VU)_mm512_ternarylogic_epi64((__m512i)a, (__m512i)b, (__m512i)c, 0xE8);
+#else
+    VU half = a ^ b;
     *sum = half ^ c;
     return (a & b) | (half & c);
+#endif
 }
 
 /* The ones of each byte. */

@@ -371,6 +371,11 @@ def test_lshgm_equals_the_reference(bits: int, dtype: str, isa: str, monkeypatch
     assert robust.lshgm([models[1]], bits=bits).shape == (1, expected.shape[1])
 
 
+def test_lshgm_with_many_vectors() -> None:
+    model = [np.random.default_rng(3).standard_normal((30, 9)), np.ones(4)]
+    assert (robust.lshgm(model, bits=150) == robust.lshgm(model, bits=150, backend="reference")).all()
+
+
 def test_lshgm_differs_by_the_mean_angle_of_the_columns() -> None:
     rng, columns, rows, bits = np.random.default_rng(8), 40, 500, 400
     a = rng.standard_normal((rows, columns))

@@ -6,6 +6,7 @@ Signatures as in `reference.py`. Formulas, costs and orders of summation stand w
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ FOLD = 4096  # positions onto which the coordinates are folded
 GROUP = 256  # planes that share one folding
 _BATCH = 512  # vectors folded at a time
 _FEW = 16  # vectors up to which the positions are split among threads as well
+_VECTORS = 64  # normal vectors onto which a matrix is projected at a time
 RESCUE = 2.0**-80  # brings sums of any finite doubles into range
 
 _from_buffer, _new = ffi.from_buffer, ffi.new
@@ -96,9 +98,15 @@ def lshgm(rows: Rows, shapes: list[tuple[int, int]], bits: int, seed: int, threa
 
 def _columns(x: Any, keep: Any, n: int, layer: int, length: int, columns: int, bits: int, seed: int, flags: np.ndarray,
              offset: int, bad: Any, threads: int) -> None:
-    pointer = _from_buffer(_OCTETS, flags) + offset
-    _split(lambda job: _check(lib.fgd_hashing_columns(x, layer, length, columns, bits, seed, pointer, flags.shape[1], bad, job)),
-           lib.fgd_hashing_columns_chunks(n, columns), threads, (keep, flags))
+    base = _from_buffer(_OCTETS, flags) + offset
+    for first in range(0, bits, _VECTORS):
+        shape = length, columns, first, min(_VECTORS, bits - first)
+        run = partial(lib.fgd_hashing_columns, x, layer, *shape, seed, base + first * columns, flags.shape[1], bad)
+        _split(_checked(run), lib.fgd_hashing_columns_chunks(n, columns), threads, (keep, flags))
+
+
+def _checked(run: Callable[[Any], int]) -> Callable[[Any], None]:
+    return lambda job: _check(run(job))
 
 
 def hamming(a: np.ndarray, b: np.ndarray, threads: int) -> np.ndarray:
