@@ -76,5 +76,19 @@ void fgd_random_rademacher(uint64_t seed, uint32_t step, uint64_t start, int64_t
 void fgd_random_perturb_f32(uint64_t seed, uint32_t step, int signs, float scale, int64_t size, float *x, fgd_job *job);
 void fgd_random_perturb_f64(uint64_t seed, uint32_t step, int signs, double scale, int64_t size, double *x, fgd_job *job);
 
+/* ---- hashes (csrc/hashing_body.h): simhash is `fold`, then `planes`, for every group of planes; rows [first, first + count) */
+int64_t fgd_hashing_fold_chunks(int64_t count, int64_t tiles);
+int fgd_hashing_fold(const fgd_rows *x, uint64_t seed, uint32_t step, const uint32_t *turn, int64_t first, int64_t count,
+                     int64_t tiles, const double *scale, double *sums, char *unsafe, fgd_job *job);
+int64_t fgd_hashing_planes_chunks(int64_t count, int64_t bits);
+void fgd_hashing_planes(const double *sums, int64_t count, int64_t width, uint64_t seed, int64_t plane, int64_t bits,
+                        uint8_t *hashes, int64_t stride, fgd_job *job);
+int64_t fgd_hashing_hamming_chunks(int64_t n, int64_t m);
+void fgd_hashing_hamming(const uint8_t *a, const uint8_t *b, int64_t n, int64_t m, int64_t width, int64_t *distances,
+                         fgd_job *job);
+int64_t fgd_hashing_columns_chunks(int64_t n, int64_t columns);
+int fgd_hashing_columns(const fgd_rows *x, int64_t layer, int64_t length, int64_t columns, int64_t first, int64_t bits,
+                        uint64_t seed, uint8_t *flags, int64_t stride, char *bad, fgd_job *job);
+
 /* cdef end */
 #endif

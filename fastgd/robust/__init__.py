@@ -48,6 +48,7 @@ from . import attacks as attacks  # noqa: E402  (the rows above must stand in th
 from .combinations import combine, mean  # noqa: E402
 from .coordinates import meamed, median, trimmed_mean  # noqa: E402
 from .distances import KrumInfo, krum, krum_scores, multikrum, pairwise_sqdist  # noqa: E402
+from .hashing import hamming, lshgm, lshgm_choice, simhash  # noqa: E402
 
-__all__ = ["KrumInfo", "combine", "krum", "krum_scores", "meamed", "mean", "median", "multikrum", "pairwise_sqdist",
-           "trimmed_mean"]
+__all__ = ["KrumInfo", "combine", "hamming", "krum", "krum_scores", "lshgm", "lshgm_choice", "meamed", "mean", "median", "multikrum",
+           "pairwise_sqdist", "simhash", "trimmed_mean"]

@@ -28,6 +28,7 @@ from .._rows import Layer, Rows
 from .cuda_columnwise import HEADER, THREADS, make_combine_kernel, make_register_kernel, make_tile_kernel
 from .cuda_device import FORMATS
 from .cuda_pairwise import PAIR_THREADS, SEGMENT, SLICES, TILE, make_pairwise_kernel, reduce_kernel
+from .hashing.cuda_kernels import KERNELS as HASHING_KERNELS
 from .network import network
 
 _NOWHERE = np.iinfo(np.int64).max  # the broken coordinate while there is none
@@ -281,4 +282,4 @@ def _kernels() -> list[tuple[Any, list[str], bool, int]]:
     return found
 
 
-KERNELS = _kernels()
+KERNELS = _kernels() + HASHING_KERNELS
