@@ -194,7 +194,7 @@ def test_bad_values_are_named_and_nothing_is_written(bad, backend):
         with pytest.raises(ValueError, match="holds a NaN or an Inf"):
             fedsvd_refactor(b, a)
     with pytest.raises(ValueError, match="reference holds"):
-        br_mtrl_round(x, rule="krum", f=0, reference=y[0])
+        br_mtrl_round(x, rule="krum", f=0, reference=y[0], step_size=0.5)
 
 
 def test_huge_float32_values_are_ordinary(backend):
@@ -204,6 +204,20 @@ def test_huge_float32_values_are_ordinary(backend):
     assert -1 <= info.cosine <= 1 and np.isfinite(info.sqnorm)
     weights = firm_weights(x, 0.0, backend=backend)
     assert weights[0] == pytest.approx(1.0)
+
+
+def test_fedsvd_of_huge_and_tiny_factors():
+    b, a = vectors(6, 2, "float64"), vectors(2, 5, "float64")
+    expected = fedsvd_refactor(b, a)
+    for scale_b, scale_a in ((1e200, 1e-190), (1e-250, 1e240), (1e300, 1e-300), (1e-160, 1e-160)):
+        new_b, new_a = fedsvd_refactor(scale_b * b, scale_a * a)
+        np.testing.assert_allclose(new_a, expected[1], atol=1e-13)
+        np.testing.assert_allclose(new_b, (scale_b * scale_a) * expected[0], rtol=1e-12, atol=1e-300)
+    for wide, dtype in ((1e200, "float64"), (1e30, "float32"), (1e4, "float16")):
+        out = np.full((6, 2), 7, dtype), np.full((2, 5), 7, dtype)
+        with pytest.raises(ValueError, match=f"overflow {dtype}"):
+            fedsvd_refactor((wide * b).astype(dtype), (wide * a).astype(dtype), out=out)
+        assert (out[0] == 7).all() and (out[1] == 7).all()
 
 
 def test_overflow_of_float64_says_so(backend):

@@ -9,9 +9,8 @@ function            what it does                                                
 `br_mtrl_round`     the server's robust round for a shared representation            BR-MTRL [Le, Moothedath 2025]
 =================== ================================================================ ================================
 
-Models are NumPy or torch arrays on the host, or lists of layer arrays that are never concatenated; `br_mtrl_round` and
-`fastgd.robust.combine` also run on CUDA arrays, the other functions do not. Sums of float32 and of the two halves are
-taken in float64.
+Models are NumPy, torch or JAX arrays on the host, or lists of layer arrays that are never concatenated; `br_mtrl_round`
+takes device arrays as well. Sums of float32 and of the two halves are taken in float64.
 
 Where things are: two kernels are its own, inner products and a step along two vectors: `cpu.py` (Numba) and `reference.py`
 (the oracle); `gram.py` checks the first one's result. All other passes over models are kernels of `fastgd.robust`.

@@ -6,11 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from ... import robust
+from ... import _threads, robust
 from ..._checks import count, number
-from ..._dispatch import runs
+from ..._dispatch import find, runs
 from ..._rows import parse
-from ...robust.combinations import weighted_sum
 
 RULES = ("geometric_median", "krum")
 
@@ -59,8 +58,8 @@ def br_mtrl_round(representations: Any, *, rule: str = "geometric_median", f: in
     ------
     ValueError, TypeError
         `representations` has none of the three forms; the rule is unknown, lacks its `f` or gets `weights` or `f` that it
-        does not take; `reference` is missing, or differs from a representation in structure, shape or dtype, or holds a
-        NaN or an Inf; the rule refuses the vectors, for example because more than f have a NaN or an Inf.
+        does not take; `reference` is missing, differs from a representation in structure, shape or dtype, or holds a NaN or
+        an Inf where a step starts there; the rule refuses the vectors, for example because more than f have a NaN or an Inf.
 
     Notes
     -----
@@ -89,20 +88,23 @@ def br_mtrl_round(representations: Any, *, rule: str = "geometric_median", f: in
     if moves and reference is None:
         raise ValueError(f"reference must be given for a step_size of {step_size:g}: it is where the step starts")
     if reference is not None:
-        _check_reference(reference, representations)
+        parse((representations[0], reference), "(representations[0], reference)")
     parts = None if out is None else rows.check_out(out)
     aggregate = getattr(robust, rule)(representations, **options, backend=backend, num_threads=num_threads,
                                       out=None if moves else out)
-    if not moves:
-        return aggregate
-    blend = np.array([[1.0 - step_size, step_size]])
-    return weighted_sum(parse((reference, aggregate)), blend, 1.0, out, parts, backend, num_threads)
+    return _between(reference, aggregate, step_size, out, parts, backend, num_threads) if moves else aggregate
 
 
-def _check_reference(reference: Any, representations: Any) -> None:
-    pair = parse((representations[0], reference), "(representations[0], reference)")
-    if pair.bad_rows()[1]:
+def _between(start: Any, end: Any, step_size: float, out: Any, parts: list[Any] | None, backend: str | None,
+             num_threads: int | None) -> Any:
+    """start + step_size (end - start), checked before anything is written to `out`."""
+    pair = parse((start, end))
+    weights, stacks = np.array([[1.0 - step_size, step_size]]), pair.empty(1)
+    broken = find("robust.combine", pair.operand, backend)(pair, weights, 1.0, stacks,
+                                                           _threads.budget(num_threads, pair.nbytes))
+    if broken >= 0 and pair.bad_rows()[0]:
         raise ValueError("reference holds a NaN or an Inf: pass the representation that the server sent out")
+    return pair.store([stack[0, ...] for stack in stacks], out, parts)
 
 
 def _options(rule: str, f: int | None, weights: Any, n: int) -> dict[str, Any]:

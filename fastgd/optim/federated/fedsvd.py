@@ -11,7 +11,7 @@ from ..._checks import array_out, count
 
 
 def fedsvd_refactor(b: Any, a: Any, *, rank: int | None = None, out: Any = None) -> tuple[Any, Any]:
-    """New factors of the same low-rank matrix: B A = U S V' (SVD), B' = U S and A' = V', so that A' A'' = I.
+    """New factors of the same low-rank matrix: from the SVD B A = U S V^T, B_new = U S and A_new = V^T, of orthonormal rows.
 
     The server of FedSVD calls it on the clients' averaged B (`fastgd.robust.mean`, or a robust rule) and the A that all of
     them kept fixed: averaging B alone is exact, since the mean of B_k A is (mean of B_k) A. With orthonormal rows of A,
@@ -31,24 +31,24 @@ def fedsvd_refactor(b: Any, a: Any, *, rank: int | None = None, out: Any = None)
     Returns
     -------
     ((m, rank) array, (rank, n) array)
-        B' and A', singular values in descending order: B'' B' = diag(S^2). The largest entry of each row of A', the
-        first of equals, is positive; where singular values are equal only the space of their rows is determined.
+        B_new and A_new, singular values in descending order: B_new^T B_new = diag(S^2). The largest entry of each row of
+        A_new, the first of equals, is positive; where singular values are equal only the space of their rows is determined.
         With rank < r the product is the best approximation of B A of that rank. Computed in float64, rounded once.
 
     Raises
     ------
     ValueError, TypeError
-        `b` and `a` are not such matrices; r exceeds m or n; a value is NaN or Inf; `rank` or `out` does not fit.
+        `b` and `a` are not such matrices; r exceeds m or n; a value is NaN or Inf; a singular value
+        overflows the dtype; `rank` or `out` does not fit.
 
     Notes
     -----
-    Cost: O((m + n) r^2) by a QR factorisation of A' and an SVD of an (m, r) matrix; the (m, n) product is never made.
+    Cost: O((m + n) r^2) by a QR factorisation of A^T and an SVD of an (m, r) matrix; the (m, n) product is never made.
     Deterministic for one LAPACK; it comes from NumPy, and another version may differ in the last bits.
 
     References
     ----------
-    Lee, Lee, Park, Lee, Lee, Hwang: FedSVD, Adaptive Orthogonalization for Private Federated Learning with LoRA (NeurIPS
-    2025), arXiv 2505.12805.
+    Lee et al.: FedSVD, Adaptive Orthogonalization for Private Federated Learning with LoRA (NeurIPS 2025), arXiv 2505.12805.
 
     Examples
     --------
@@ -71,6 +71,8 @@ def fedsvd_refactor(b: Any, a: Any, *, rank: int | None = None, out: Any = None)
     views = None if out is None else _outs(out, ((m, rank), (rank, n)), dtype)
     new_b, new_a = _factors(wide_b, wide_a, rank)
     results = narrow(new_b, dtype), narrow(new_a, dtype)
+    if not finite(results[0], dtype).all():
+        raise ValueError(f"the singular values of b a overflow {dtype}: scale b or a down, or convert them to a wider dtype")
     if views is None:
         return wrap_b(results[0]), wrap_a(results[1])
     for view, result in zip(views, results, strict=True):
@@ -79,11 +81,14 @@ def fedsvd_refactor(b: Any, a: Any, *, rank: int | None = None, out: Any = None)
 
 
 def _factors(b: np.ndarray, a: np.ndarray, rank: int) -> tuple[np.ndarray, np.ndarray]:
-    basis, triangle = np.linalg.qr(a.T)
-    left, values, right = np.linalg.svd(b @ triangle.T, full_matrices=False)
+    # Scaled by powers of two, which is exact: products of huge or tiny factors neither overflow nor vanish on the way.
+    b_exponent, a_exponent = (int(np.frexp(np.abs(x).max())[1]) for x in (b, a))
+    basis, triangle = np.linalg.qr(np.ldexp(a.T, -a_exponent))
+    left, values, right = np.linalg.svd(np.ldexp(b, -b_exponent) @ triangle.T, full_matrices=False)
     rows = right[:rank] @ basis.T
     signs = np.sign(rows[np.arange(rank), np.abs(rows).argmax(axis=1)])
-    return left[:, :rank] * (values[:rank] * signs), rows * signs[:, None]
+    with np.errstate(over="ignore", under="ignore"):
+        return np.ldexp(left[:, :rank] * (values[:rank] * signs), b_exponent + a_exponent), rows * signs[:, None]
 
 
 def _matrix(x: Any, name: str) -> tuple[np.ndarray, str, Any]:

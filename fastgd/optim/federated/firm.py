@@ -74,7 +74,8 @@ def firm_weights(gradients: Any, beta: float, *, preference: Any = None, return_
 
     References
     ----------
-    FIRM: federated multi-objective alignment by a regularised MGDA (2025), arXiv 2511.16992.
+    Nourzad, Roknilamouki, Ekici, Liu, Shroff: FIRM, Federated In-client Regularized Multi-objective Alignment for Large
+    Language Models (2025), arXiv 2511.16992.
     Desideri: Multiple-gradient descent algorithm (Comptes Rendus Mathematique 2012).
     Wolfe: Finding the nearest point in a polytope (Mathematical Programming 1976).
 
