@@ -1,7 +1,7 @@
 """fastgd: kernels for robust, distributed and memory-efficient gradient descent.
 
 Rooms (loaded on first use): `fastgd.robust` (Byzantine-robust aggregation), `fastgd.random` (counter-based random
-numbers). `fastgd.use` chooses where kernels run, `fastgd.explain` says why.
+numbers); on them the optimiser layer, `fastgd.optim`. `fastgd.use` chooses where kernels run, `fastgd.explain` says why.
 """
 
 import importlib
@@ -10,9 +10,9 @@ from typing import Any
 from ._dispatch import BackendError, explain, use
 
 __version__ = "0.1.0"
-__all__ = ["BackendError", "__version__", "explain", "random", "robust", "use"]
+__all__ = ["BackendError", "__version__", "explain", "optim", "random", "robust", "use"]
 
-_ROOMS = ("random", "robust")
+_ROOMS = ("optim", "random", "robust")
 
 
 def __getattr__(name: str) -> Any:

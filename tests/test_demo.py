@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import fastgd
-from fastgd.demo import byzantine, network, results, training
+from fastgd.demo import byzantine, network, results, rules, training
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "byzantine_digits.py"
 SHORT = ["--steps", "60", "--no-plot"]
@@ -53,7 +53,7 @@ def test_the_mean_fails_and_the_rules_hold(short):
 
 def test_json_schema(short):
     document = short[0]
-    assert list(document) == ["fastgd", "settings", "backend", "honest_alone", "holds_at", "results"]
+    assert list(document) == ["fastgd", "settings", "backend", "honest_alone", "holds_at", "left_out", "results"]
     assert document["fastgd"] == fastgd.__version__
     assert document["settings"] == {"workers": 15, "byzantine": 4, "steps": 60, "seed": 0, "rate": 0.5, "momentum": 0.9,
                                     "batch": 32, "skew": 0.0}
@@ -83,6 +83,78 @@ def test_every_attack_runs_and_has_a_panel(run, tmp_path):
     assert drawing.startswith("<?xml") and f"curves drawn in {tmp_path / 'all.svg'}" in out
     for name in byzantine.ATTACK_NAMES:
         assert any(line.startswith(name) for line in out.splitlines())
+    assert "Left out" not in out
+
+
+@pytest.mark.parametrize("name", [*rules.NAMES[1:], *rules.COMPOSITIONS])
+def test_every_rule_survives(run, name):
+    workers = 19 if "bulyan" in name else 15
+    attacks = ("nan", "sign_flip", "precision")
+    status, out, err = run("--rule", name, "--workers", workers, "--attack", *attacks, "--json", "-", *SHORT)
+    assert status == 0, err
+    for result in json.loads(out)["results"]:
+        assert result["rule"] == name and result["verdict"] == "holds", result["attack"]
+
+
+def test_all_rules_that_fit_are_shown_and_the_others_named(run):
+    status, out, _ = run("--rule", "all", "--attack", "nan", "--steps", "2", "--no-plot")
+    assert status == 0
+    shown = {line.split("  ")[0] for line in out.splitlines()}
+    assert shown >= {"numpy mean", *rules.NAMES, *rules.COMPOSITIONS} - {"mean", "bulyan"} and "bulyan" not in shown
+    assert "Left out: bulyan needs n >= 4 f + 3 workers, 19 for 4 attackers: pass --workers 19 or --byzantine 3." in out
+
+
+def test_more_rules_than_fit_a_line_and_the_longer_list_goes_down(run):
+    _, out, _ = run("--attack", "nan", "inf", "--rule", "median", "mean", "krum", "--steps", "2", "--no-plot")
+    assert [line.split("  ")[0] for line in out.splitlines()[2:7]] == [
+        "rule", "-" * len(out.splitlines()[3]), "median", "numpy mean", "krum"]
+    wide = ["--attack", "all", "--rule", "median", "mean", "krum", "trimmed_mean", "multikrum"]
+    _, out, _ = run(*wide, "--steps", "1", "--no-plot")
+    assert max(map(len, out.splitlines()[2:-4])) <= results.WIDTH
+    runs = [training.Run(f"attack{i}", f"rule{j}", [0], [0.5], None) for i in range(9) for j in range(12)]
+    text = results.table(runs, runs[0], training.Settings(), {f"attack{i}": {} for i in range(9)})
+    lines = text.splitlines()
+    assert sum(line.startswith("rule  ") for line in lines) == 2 and max(map(len, lines[2:-2])) <= results.WIDTH
+    assert all(sum(line.count(f"attack{i}") for line in lines) == 1 for i in range(9))
+
+
+def test_lines_in_the_picture_differ():
+    others = [f"rule{i}" for i in range(18)]
+    styles = [results.style(rule, others)[:2] for rule in [*results.STYLES, *others]]
+    assert len(set(styles)) == len(styles) and set(rules.SHOWN) == set(results.STYLES)
+
+
+def test_optimised_attacks_search_against_the_rule_at_hand(run):
+    """As strong as the strongest fixed one that the rule lets through, or stronger."""
+    wanted = ["--rule", "krum", "--attack", "optimised_ipm", "ipm", "--json", "-", *SHORT]
+    found = {result["attack"]: result["final"] for result in json.loads(run(*wanted)[1])["results"]}
+    assert found["optimised_ipm"] < found["ipm"] - 0.1
+
+
+def test_a_limit_that_only_some_vectors_reach_is_a_sentence(run, monkeypatch):
+    original = fastgd.robust.median
+
+    def median(vectors):
+        if np.any(vectors[0][0]):
+            raise ValueError("too many\nsubsets")
+        return original(vectors)
+
+    monkeypatch.setattr(fastgd.robust, "median", median)
+    status, out, err = run("--rule", "median", "--attack", "nan", *SHORT)
+    assert (status, out) == (2, "") and err == "fastgd demo byzantine: --rule median --attack nan: too many subsets\n"
+
+
+@pytest.mark.parametrize(("name", "n", "f", "words"), [
+    ("bulyan", 15, 4, "19 for 4 attackers: pass --workers 19 or --byzantine 3"),
+    ("bulyan", 2, 1, "7 for 1 attacker: pass --workers 7"),
+    ("krum", 10, 4, "11 for 4 attackers: pass --workers 11 or --byzantine 3"),
+    ("nnm+bulyan", 18, 4, "n >= 4 f + 3"), ("arc+nnm+median", 8, 4, "n >= 2 f + 1"), ("caf", 8, 4, "--byzantine 3"),
+    ("krum", 11, 4, None), ("bulyan", 19, 4, None), ("mda", 9, 4, None), ("mean", 2, 1, None), ("median", 2, 1, None)])
+def test_what_a_rule_needs(name, n, f, words):
+    reason = rules.misfit(name, n, f)
+    assert reason is None if words is None else words in reason
+    if words is not None and "or --byzantine" in words:
+        assert rules.misfit(name, n, int(words.rsplit(" ", 1)[1])) is None
 
 
 def test_table_is_honest_about_the_mean(run):
@@ -191,7 +263,7 @@ def test_lost_honest_workers_end_a_training():
     """A network that is finite but so large that gradients are NaN: the rule is not asked, the run says diverged."""
     shares, test = network.digits(5)
     settings = training.Settings(workers=5, byzantine=1, steps=10, rate=1e38, momentum=0.0)
-    run = training.train(shares, test, settings, "none", byzantine.RULES["median"], "median")
+    run = training.train(shares, test, settings, "none", rules.make("median"), "median")
     assert run.diverged_at is not None and run.steps[-1] == 10
 
 
@@ -201,8 +273,13 @@ def test_lost_honest_workers_end_a_training():
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--workers", "5", "--byzantine", "2"], "Krum needs n >= 2 f + 3"),
-        (["--workers", "4", "--byzantine", "2", "--rule", "trimmed_mean"], "n > 2 f"),
+        (["--workers", "5", "--byzantine", "2"], "krum needs n >= 2 f + 3"),
+        (["--workers", "4", "--byzantine", "2", "--rule", "trimmed_mean"], "n >= 2 f + 1"),
+        (["--rule", "all", "bulyan"], "pass --workers 19 or --byzantine 3"),
+        (["--rule", "krum+nnm"], "put nnm or arc before a rule"),
+        (["--rule", "nnm+"], "--rule nnm+"),
+        (["--norm", "-1"], "--norm"),
+        (["--radius", "0"], "--radius"),
         (["--workers", "3", "--byzantine", "2", "--rule", "mean", "--attack", "alie"], "at least 2 honest"),
         (["--byzantine", "15"], "no honest"),
         (["--byzantine", "-1"], "--byzantine"),
@@ -256,7 +333,7 @@ def test_help(capsys):
         byzantine.main(["--help"])
     assert stopped.value.code == 0
     out = capsys.readouterr().out
-    assert all(name in out for name in (*byzantine.ATTACK_NAMES, *byzantine.RULES))
+    assert all(name in out for name in ("optimised_", *byzantine.ATTACK_NAMES[:-2], *rules.NAMES, *rules.COMPOSITIONS))
 
 
 # ------------------------------------------------------------------------------------------------- as a user runs it

@@ -36,8 +36,8 @@ FORBIDDEN = {
 }
 ROOMS = [
     name
-    for name in ("robust", "random")
-    if (ROOT / "fastgd" / name).is_dir() or (ROOT / "fastgd" / f"{name}.py").exists()
+    for name in ("robust", "random", "optim.federated")
+    if (ROOT / "fastgd" / name.replace(".", "/")).is_dir() or (ROOT / "fastgd" / f"{name}.py").exists()
 ]
 
 

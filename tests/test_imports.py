@@ -84,6 +84,25 @@ else:
     run_python("from fastgd import *; robust.krum; use; BackendError; assert __version__")
 
 
+def test_optimiser_layer_is_lazy(run_python) -> None:
+    """`fastgd.optim` alone brings in nothing; its modules come when they are asked for, Numba when a kernel first runs."""
+    code = """
+import sys, fastgd
+fastgd.optim
+assert not any(name.startswith(("fastgd.robust", "fastgd.optim.")) for name in sys.modules)
+assert fastgd.optim.federated is sys.modules["fastgd.optim.federated"] and "federated" in dir(fastgd.optim)
+assert hasattr(fastgd.optim, "nothing") is False
+from fastgd.optim import *
+from fastgd.optim.federated import *
+federated.fedsvd_refactor, pfedsop_step
+import numpy as np
+fedsvd_refactor(np.ones((3, 2)), np.ones((2, 4)))
+"""
+    modules = imported(run_python(code, "-X", "importtime").stderr)
+    assert_light(modules - imported(run_python("import numpy", "-X", "importtime").stderr))
+    assert "fastgd.optim.federated.pfedsop" in modules
+
+
 def test_reference_is_light_too(run_python) -> None:
     modules = imported(
         run_python(

@@ -27,42 +27,21 @@ from typing import Any, NoReturn
 import numpy as np
 
 import fastgd
-from fastgd import robust
 from fastgd._cuda import why_unavailable
 from fastgd.robust.attacks import ATTACKS
 
 from . import network as nn
+from . import rules as choice
 from .results import draw, report, table
-from .training import Rule, Settings, Vector, gradients, numpy_mean, train
+from .rules import Refusal, Rule
+from .training import Settings, gradients, train
 
 __all__ = ["gradients", "main"]
 
-ATTACK_NAMES = ("none", "nan", "inf", "sign_flip", "ipm", "alie", "gaussian", "mimic", "label_flip")
+ATTACK_NAMES = ("none", "nan", "inf", "sign_flip", "ipm", "alie", "gaussian", "mimic", "label_flip", "lemma31", "precision",
+                "optimised_ipm", "optimised_alie")
 SHOWN = ("nan", "sign_flip", "ipm")  # the attacks of a run without --attack
 PLOT_SUFFIXES = (".png", ".pdf", ".svg")
-
-RULES: dict[str, Rule] = {
-    "mean": numpy_mean,
-    "krum": robust.krum,
-    "multikrum": robust.multikrum,
-    "median": lambda vectors, f: robust.median(vectors),
-    "trimmed_mean": robust.trimmed_mean,
-}
-
-
-class Refusal(Exception):
-    """A request that cannot be met; its text is one sentence for the user."""
-
-
-def _on_device(rule: Rule) -> Rule:
-    """`rule` on copies of the vectors on the GPU."""
-    from numba import cuda
-
-    def moved(vectors: list[Vector], f: int) -> Vector:
-        result: list[Any] = rule([[cuda.to_device(layer) for layer in vector] for vector in vectors], f)
-        return [layer.copy_to_host() for layer in result]
-
-    return moved
 
 
 # ------------------------------------------------------------------------------------------------- command line
@@ -100,12 +79,19 @@ def _parser() -> argparse.ArgumentParser:
                "  gaussian    noise of standard deviation sigma\n"
                "  mimic       a copy of the first worker's vector; hurts most with --skew\n"
                "  label_flip  attackers learn 9 - label instead of label\n"
-               "  none        the attackers behave\n")
+               "  lemma31     the vector that makes the plain mean zero: training stands still\n"
+               "  precision   one vector of length norm, the others 10 spreads off the mean: against rules that round\n"
+               "  optimised_  before ipm or alie: at every step the strength that harms the rule most (20 trials); ipm's\n"
+               "              is also sign_flip's\n"
+               "  none        the attackers behave\n"
+               "rules: see fastgd.robust. nnm+RULE mixes nearest neighbours first, arc+nnm+RULE clips before that; monna\n"
+               "trusts the first worker, which is honest; the mean is NumPy's.\n")
     add = parser.add_argument
     add("--attack", nargs="+", metavar="NAME", choices=(*ATTACK_NAMES, "all"), default=list(SHOWN),
         help=f"one or more of {', '.join(ATTACK_NAMES)}, all (default: {' '.join(SHOWN)})")
-    add("--rule", nargs="+", metavar="NAME", choices=(*RULES, "all"), default=["all"],
-        help=f"one or more of {', '.join(RULES)}, all (default: all)")
+    add("--rule", nargs="+", metavar="NAME", default=list(choice.SHOWN),
+        help=f"one or more of {', '.join((*choice.NAMES, *choice.COMPOSITIONS))}, or another composition, or all, which "
+             f"takes a minute or more (default: {' '.join(choice.SHOWN)})")
     add("--workers", type=_integer(1, 200), default=default.workers, metavar="N", help="(default: %(default)s)")
     add("--byzantine", type=_integer(0, 199), default=default.byzantine, metavar="F",
         help="attackers among the workers (default: %(default)s)")
@@ -120,6 +106,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--epsilon", type=_number(0.0, 1e30), default=3.0, metavar="X", help="of ipm (default: 3)")
     add("--z", type=_number(-1e30, 1e30), default=None, metavar="X", help="of alie (default: the paper's z_max)")
     add("--sigma", type=_number(0.0, 1e30), default=200.0, metavar="X", help="of gaussian (default: 200)")
+    add("--norm", type=_number(0.0, 1e30), default=1e10, metavar="X", help="of precision (default: 1e10)")
+    add("--radius", type=_number(1e-30, 1e30), default=0.3, metavar="X",
+        help="of centered_clip (default: 0.3, the spread of the honest vectors)")
     add("--backend", choices=("auto", "cpu", "cuda", "reference"), default=None,
         help="which kernels aggregate (default: FASTGD_BACKEND, or auto)")
     add("--plot", type=Path, default=Path("byzantine.png"), metavar="FILE",
@@ -132,7 +121,7 @@ def _parser() -> argparse.ArgumentParser:
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     args = _parser().parse_args(argv)
     args.attack = list(ATTACK_NAMES) if "all" in args.attack else list(dict.fromkeys(args.attack))
-    args.rule = list(RULES) if "all" in args.rule else list(dict.fromkeys(args.rule))
+    args.rule = [choice.known(name) for name in args.rule]
     if args.byzantine >= args.workers:
         raise Refusal(f"--byzantine {args.byzantine} leaves no honest one of --workers {args.workers}")
     for name, path in (("--plot", args.plot), ("--json", args.json)):
@@ -170,25 +159,20 @@ def _check_installed(args: argparse.Namespace) -> None:
             raise Refusal(f"this demonstration needs {package}: pip install 'fastgd[bench,plot]'{otherwise}")
 
 
-def _usable_rules(args: argparse.Namespace) -> dict[str, Rule]:
-    """The rules asked for, after trying each on zeros: Refusal where n and f, or the backend, do not allow it."""
-    rules = {name: RULES[name] for name in args.rule}
+def _usable_rules(args: argparse.Namespace) -> tuple[dict[str, Rule], list[str]]:
+    """The rules asked for, each tried once, and why some of "all" are left out."""
+    rules, left_out = choice.usable(args.rule, args.workers, args.byzantine, args.radius)
     if (args.backend or os.environ.get("FASTGD_BACKEND")) == "cuda":
         if reasons := why_unavailable():
             raise Refusal(f"--backend cuda: {'; '.join(reasons)}")
-        rules = {name: rule if name == "mean" else _on_device(rule) for name, rule in rules.items()}
-    zeros = [nn.layers(np.zeros(nn.SIZE, np.float32)) for _ in range(args.workers)]
-    for name, rule in rules.items():
-        try:
-            rule(zeros, args.byzantine)
-        except (ValueError, fastgd.BackendError) as error:
-            raise Refusal(f"--rule {name}: {' '.join(str(error).split())}") from error
-    return rules
+        rules = {name: rule if name == "mean" else choice.on_device(rule) for name, rule in rules.items()}
+    choice.try_out(rules, args.workers, args.byzantine)
+    return rules, left_out
 
 
 def _attack_options(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
     given = {"sign_flip": {"scale": args.scale}, "ipm": {"epsilon": args.epsilon},
-             "gaussian": {"sigma": args.sigma}, "alie": {"z": args.z}}
+             "gaussian": {"sigma": args.sigma}, "alie": {"z": args.z}, "precision": {"norm": args.norm}}
     options = {name: given.get(name, {}) for name in args.attack}
     for name in args.attack:
         if name in ATTACKS:
@@ -202,23 +186,26 @@ def _attack_options(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
 def _demonstrate(args: argparse.Namespace) -> int:
     start = time.perf_counter()
     settings = Settings(args.workers, args.byzantine, args.steps, args.seed, momentum=args.momentum, skew=args.skew)
-    rules, options = _usable_rules(args), _attack_options(args)
+    (rules, left_out), options = _usable_rules(args), _attack_options(args)
     shares, test = nn.digits(settings.workers, settings.skew, settings.seed)
     alone = replace(settings, workers=settings.workers - settings.byzantine, byzantine=0)
     runs = []
     with _bar(settings.steps * (1 + len(options) * len(rules))) as bar:
         bar.set_description("honest workers alone")
-        baseline = train(shares[: alone.workers], test, alone, "none", numpy_mean, "mean", tick=bar.update)
+        baseline = train(shares[: alone.workers], test, alone, "none", choice.numpy_mean, "mean", tick=bar.update)
         for attack in options:
             for name, rule in rules.items():
                 bar.set_description(f"{attack} / {name}")
-                runs.append(train(shares, test, settings, attack, rule, name, options[attack], bar.update))
-    text = table(runs, baseline, settings, options)
+                try:
+                    runs.append(train(shares, test, settings, attack, rule, name, options[attack], bar.update))
+                except ValueError as error:  # a limit of the rule that only such vectors reach
+                    raise Refusal(f"--rule {name} --attack {attack}: {' '.join(str(error).split())}") from error
+    text = table(runs, baseline, settings, options, left_out)
     to_stdout = args.json is not None and str(args.json) == "-"
     stream = sys.stderr if to_stdout else sys.stdout
     print(f"{text}\n{len(runs) + 1} trainings in {time.perf_counter() - start:.1f} s", file=stream)
     if args.json is not None:
-        document = json.dumps(report(runs, baseline, settings, options, args.backend), indent=2, allow_nan=False)
+        document = json.dumps(report(runs, baseline, settings, options, args.backend, left_out), indent=2, allow_nan=False)
         if to_stdout:
             print(document)
         else:

@@ -20,12 +20,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastgd._checks import count
-from fastgd.robust.attacks import ATTACKS
+from fastgd.robust import attacks
 
 from . import network as nn
+from .rules import Rule, Vector, numpy_mean
 
-Vector = list[np.ndarray]  # [W1, b1, W2, b2]
-Rule = Callable[[list[Vector], int], Vector]
+OPTIMISED = "optimised_"  # before an attack's name: its strength is searched for at every step
 
 
 @dataclass(frozen=True)
@@ -50,11 +50,6 @@ class Run(NamedTuple):
     steps: list[int]
     accuracy: list[float]
     diverged_at: int | None  # the step at which the network, or what it makes honest workers send, became NaN or Inf
-
-
-def numpy_mean(vectors: list[Vector], f: int) -> Vector:
-    """The plain mean of the vectors, which takes whatever comes, NaN included."""
-    return [np.mean(layer, axis=0) for layer in zip(*vectors, strict=True)]
 
 
 def gradients(workers: int = 15, seed: int = 0) -> np.ndarray:
@@ -98,7 +93,9 @@ def train(shares: list[nn.Batch], test: nn.Batch, settings: Settings, attack: st
     n, f = settings.workers, settings.byzantine
     honest = n - f
     if attack == "label_flip":
-        shares = shares[:honest] + [nn.Batch(images, nn.CLASSES - 1 - labels) for images, labels in shares[honest:]]
+        shares = shares[:honest] + [nn.Batch(images, attacks.label_flip(labels, nn.CLASSES))
+                                    for images, labels in shares[honest:]]
+    send = _sender(attack, rule, options or {}, settings.seed)
     network, rng = nn.initial(settings.seed), np.random.default_rng(settings.seed)
     momentum = np.zeros((n, nn.SIZE), np.float32)
     every = max(1, settings.steps // 50)
@@ -108,11 +105,10 @@ def train(shares: list[nn.Batch], test: nn.Batch, settings: Settings, attack: st
             momentum *= settings.momentum
             momentum += (1.0 - settings.momentum) * _gradients(network, shares, settings.batch, rng)
             sent = momentum.copy()
-            if attack in ATTACKS:
-                seed = {"seed": (settings.seed, step)} if attack == "gaussian" else {}
-                sent[honest:] = ATTACKS[attack](sent[:honest], f, **(options or {}), **seed)
             finite = np.isfinite(sent[:honest]).all()
             if finite:  # else there is nothing honest left to learn from
+                if send is not None:
+                    sent[honest:] = send(sent[:honest], f, step)
                 _descend(network, rule([nn.layers(row) for row in sent], f), settings.rate)
                 finite = all(np.isfinite(layer).all() for layer in network)
             if step % every == 0 or step == settings.steps or not finite:
@@ -128,6 +124,20 @@ def train(shares: list[nn.Batch], test: nn.Batch, settings: Settings, attack: st
         run.accuracy.append(run.accuracy[-1])
         tick(settings.steps - step)
     return run._replace(diverged_at=step)
+
+
+def _sender(attack: str, rule: Rule, options: dict[str, Any], seed: int) -> Callable[[np.ndarray, int, int], np.ndarray] | None:
+    """What the attackers send, from the honest vectors, their own number and the step; None where that is their gradient."""
+    if attack.startswith(OPTIMISED):
+        def flat(x: np.ndarray, f: int) -> np.ndarray:
+            return np.concatenate([layer.ravel() for layer in rule([nn.layers(row) for row in x], f)])
+
+        worst = attacks.optimised(attacks.ATTACKS[attack.removeprefix(OPTIMISED)], flat)
+        return lambda honest, f, step: worst(honest, f)
+    if attack == "gaussian":
+        return lambda honest, f, step: attacks.gaussian(honest, f, **options, seed=(seed, step))
+    function = attacks.ATTACKS.get(attack)
+    return None if function is None else lambda honest, f, step: function(honest, f, **options)
 
 
 def _one_blas_thread() -> Any:
