@@ -131,7 +131,8 @@ def draw(runs: list[Run], baseline: Run, settings: Settings, options: dict[str, 
     for axes in grid[:, 0]:
         axes.set_ylabel("test accuracy, %")
     figure.suptitle(f"Training while {settings.byzantine} of {settings.workers} workers attack", fontsize=13)
-    figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=min(len(lines), 2 * columns + 2), frameon=False)
+    across = len(lines) if len(lines) <= 6 else int(figure.get_figwidth() // 2.1)  # the longest name takes two inches
+    figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=across, frameon=False)
     figure.savefig(path, dpi=150)
 
 
