@@ -131,7 +131,9 @@ def draw(runs: list[Run], baseline: Run, settings: Settings, options: dict[str, 
     for axes in grid[:, 0]:
         axes.set_ylabel("test accuracy, %")
     figure.suptitle(f"Training while {settings.byzantine} of {settings.workers} workers attack", fontsize=13)
-    figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=min(len(lines), 2 * columns + 2), frameon=False)
+    width = figure.get_figwidth()  # in inches: a usual entry of the legend takes 1.75, the longest 2.1
+    across = len(lines) if 1.75 * len(lines) <= width else int(width // 2.1)
+    figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=across, frameon=False)
     figure.savefig(path, dpi=150)
 
 
