@@ -1,7 +1,7 @@
 /* The kernels of the room `robust`, for one instruction set (isa.h).
  *
- * Three kernels carry the room: squared distances (pairwise.h), linear combinations (combine.h), and means over a range of
- * ranks by sorting networks (rank.h), each for float (16 lanes, sums in double) and double (8 lanes, compensated sums).
+ * Four kernels carry the room: squared distances of all pairs (pairwise.h) and to one point (point.h), linear combinations
+ * (combine.h), and means over a range of ranks by sorting networks (rank.h), each for float (16 lanes, sums in double) and double (8 lanes, compensated sums).
  * The halves are floats as soon as they are loaded. Column chunks are handed out by tickets.
  */
 #include "rows.h"
@@ -31,6 +31,7 @@ FGD_INLINE int FN(all)(v8i mask)
 #ifndef RANK_AHEAD
 #define RANK_AHEAD 512    /* bytes that loads are ahead of their use */
 #define COMBINE_AHEAD 1024
+#define POINT_AHEAD 1024
 #endif
 
 /* ============================================================================================================== float */
@@ -70,11 +71,11 @@ typedef struct {
 
 FGD_INLINE void FN(add_f)(ACC *acc, v16f x, double weight)
 {
-#if FGD_LEVEL == 2
+#if FGD_LEVEL == 2 /* the intrinsic is one instruction, where gcc makes four of __builtin_convertvector */
     v8f half[2];
     memcpy(half, &x, sizeof x);
-    acc->half[0] += weight * __builtin_convertvector(half[0], v8d);
-    acc->half[1] += weight * __builtin_convertvector(half[1], v8d);
+    acc->half[0] += weight * (v8d)_mm512_cvtps_pd((__m256)half[0]);
+    acc->half[1] += weight * (v8d)_mm512_cvtps_pd((__m256)half[1]);
 #else /* gcc takes vectors wider than the machine's apart, element by element, when it converts or compares them */
     v4f part[4];
     v4d *sum = (v4d *)acc;
@@ -137,6 +138,7 @@ FGD_INLINE v8d FN(widen_f)(const float *lane)
 #include "pairwise.h"
 #include "rank.h"
 #include "combine.h"
+#include "point.h"
 #include "undefine.h"
 
 /* ============================================================================================================= double */
@@ -227,6 +229,7 @@ FGD_INLINE v8d FN(widen_d)(const double *lane)
 #include "pairwise.h"
 #include "rank.h"
 #include "combine.h"
+#include "point.h"
 #include "undefine.h"
 
 /* ============================================================================================================ drivers */
@@ -278,5 +281,50 @@ static int FN(rank_mean)(const fgd_rows *x, const int32_t *network, int64_t leng
                                 y, job);
     }
     free(tile);
+    return 0;
+}
+
+static int FN(sqdist_to)(const fgd_rows *x, const fgd_rows *point, fgd_split split, double *partial, char *bad, fgd_job *job)
+{
+    for (int64_t chunk; (chunk = fgd_take(&job->next)) < split.chunks;) {
+        int64_t at = chunk * split.columns, end = FGD_MIN(at + split.columns, x->d), k = 0, offset = 0;
+        double *sums = partial + chunk * x->n;
+        memset(sums, 0, (size_t)x->n * sizeof *sums);
+        while (at < end) {
+            const fgd_layer *layer = x->layer + k;
+            if (at >= offset + layer->size) {
+                offset += layer->size;
+                k++;
+                continue;
+            }
+            int64_t hi = FGD_MIN(FGD_MIN(offset + layer->size, end), at + split.block);
+            const char *row = point ? fgd_row(point->layer + k, 0) : NULL;
+            if (layer->dtype == FGD_F64)
+                FN(segment_squares_d)(layer, row, x->n, at - offset, hi - offset, sums, bad);
+            else
+                FN(segment_squares_f)(layer, row, x->n, at - offset, hi - offset, sums, bad);
+            at = hi;
+        }
+    }
+    return 0;
+}
+
+static int FN(pairwise_row)(const fgd_rows *x, int64_t row, fgd_split split, double *partial, char *bad, fgd_job *job)
+{
+    int wide = fgd_any_double(x);
+    int64_t many = FGD_POINT_BLOCK / split.block * split.block;
+    void *scratch = fgd_scratch((9 * split.block + many) * (wide ? 8 : 4));
+    if (!scratch)
+        return -1;
+    for (int64_t chunk; (chunk = fgd_take(&job->next)) < split.chunks;) {
+        int64_t begin = chunk * split.columns, end = FGD_MIN(begin + split.columns, x->d);
+        double *sums = partial + chunk * x->n;
+        memset(sums, 0, (size_t)x->n * sizeof *sums);
+        if (wide)
+            FN(chunk_row_d)(x, row, begin, end, split.block, many, scratch, sums, bad);
+        else
+            FN(chunk_row_f)(x, row, begin, end, split.block, many, scratch, sums, bad);
+    }
+    free(scratch);
     return 0;
 }
