@@ -141,6 +141,11 @@ def krum_scores(sqdist: np.ndarray, k: int) -> np.ndarray:
     return find("robust.krum_scores", Operand("cpu", "float64"), "auto")(sqdist, k)
 
 
+def geometric_median(*arguments: Any) -> Any:
+    """As `krum_scores`: on the host."""
+    return find("robust.geometric_median", Operand("cpu", "float64"), "auto")(*arguments)
+
+
 # ------------------------------------------------------------------------------------------------ linear combinations
 
 
