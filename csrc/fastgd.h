@@ -63,6 +63,7 @@ int fgd_robust_geometric_median(int64_t n, const double *sqdist, const double *s
                                 int64_t max_iter, double *weights, double *objective, int64_t *iterations);
 int64_t fgd_robust_column_chunks(int64_t d);
 int fgd_robust_combine(const fgd_rows *x, const double *weights, double divisor, const fgd_rows *out, fgd_job *job);
+int fgd_robust_scale(const fgd_rows *x, const double *factor, const fgd_rows *out, fgd_job *job);
 int fgd_robust_rank_mean(const fgd_rows *x, const int32_t *network, int64_t length, int64_t first, int64_t last,
                          double divisor, int64_t tolerated, const fgd_rows *out, fgd_job *job);
 

@@ -210,6 +210,11 @@ int fgd_robust_combine(const fgd_rows *x, const double *weights, double divisor,
     return FGD_CALL(combine)(x, weights, divisor, out, job);
 }
 
+int fgd_robust_scale(const fgd_rows *x, const double *factor, const fgd_rows *out, fgd_job *job)
+{
+    return FGD_CALL(scale)(x, factor, out, job);
+}
+
 int fgd_robust_rank_mean(const fgd_rows *x, const int32_t *network, int64_t length, int64_t first, int64_t last,
                          double divisor, int64_t tolerated, const fgd_rows *out, fgd_job *job)
 {

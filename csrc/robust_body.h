@@ -1,7 +1,7 @@
 /* The kernels of the room `robust`, for one instruction set (isa.h).
  *
  * Four kernels carry the room: squared distances of all pairs (pairwise.h) and to one point (point.h), linear combinations
- * (combine.h), and means over a range of ranks by sorting networks (rank.h), each for float (16 lanes, sums in double) and double (8 lanes, compensated sums).
+ * (combine.h; one factor a vector: scale.h), and means over a range of ranks by sorting networks (rank.h), each for float (16 lanes, sums in double) and double (8 lanes, compensated sums).
  * The halves are floats as soon as they are loaded. Column chunks are handed out by tickets.
  */
 #include "rows.h"
@@ -139,6 +139,7 @@ FGD_INLINE v8d FN(widen_f)(const float *lane)
 #include "rank.h"
 #include "combine.h"
 #include "point.h"
+#include "scale.h"
 #include "undefine.h"
 
 /* ============================================================================================================= double */
@@ -230,6 +231,7 @@ FGD_INLINE v8d FN(widen_d)(const double *lane)
 #include "rank.h"
 #include "combine.h"
 #include "point.h"
+#include "scale.h"
 #include "undefine.h"
 
 /* ============================================================================================================ drivers */
@@ -261,6 +263,18 @@ static int FN(combine)(const fgd_rows *x, const double *weights, double divisor,
             FN(segment_combine_d)(layer, x->n, out->n, s.lo, s.hi, s.offset, weights, divisor, y, job);
         else
             FN(segment_combine_f)(layer, x->n, out->n, s.lo, s.hi, s.offset, weights, divisor, y, job);
+    }
+    return 0;
+}
+
+static int FN(scale)(const fgd_rows *x, const double *factor, const fgd_rows *out, fgd_job *job)
+{
+    for (fgd_segment s = {0}; fgd_next_segment(x, &s, &job->next);) {
+        const fgd_layer *layer = x->layer + s.layer, *y = out->layer + s.layer;
+        if (layer->dtype == FGD_F64)
+            FN(segment_scale_d)(layer, x->n, s.lo, s.hi, factor, y);
+        else
+            FN(segment_scale_f)(layer, x->n, s.lo, s.hi, factor, y);
     }
     return 0;
 }

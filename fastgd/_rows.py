@@ -183,6 +183,14 @@ class Rows:
             part[...] = value
         return out
 
+    def store_all(self, stacks: Sequence[Any], out: Any, outs: Sequence[Sequence[Any]] | None) -> Any:
+        """The stacks of several results as new vectors, or copied into `out`, whose parts are `outs`."""
+        if outs is None:
+            return self.vectors(stacks)
+        for a, parts in enumerate(outs):
+            self.store([stack[a, ...] for stack in stacks], out, parts)
+        return out
+
 
 def _row(layer: Layer, index: int) -> Any:
     """One vector's array of a layer; never a scalar, so that layers without dimensions keep their array."""

@@ -40,6 +40,7 @@ from .._arrays import FLOATS
 from .._dispatch import register
 
 register("robust", ("pairwise_sqdist", "select", "combine", "median", "trimmed_mean"), ("cpu", "cuda", "reference"), FLOATS)
+register("robust", ("scale",), ("cpu", "cuda", "reference"), FLOATS)
 register("robust", ("sqdist_to", "pairwise_row"), ("cpu", "reference"), FLOATS)
 register("robust", ("krum_scores", "geometric_median"), ("cpu", "cuda", "reference"), ("float64",))
 
@@ -49,8 +50,9 @@ from .clipping import arc, clip  # noqa: E402
 from .combinations import combine, mean  # noqa: E402
 from .coordinates import median, trimmed_mean  # noqa: E402
 from .distances import KrumInfo, krum, krum_scores, multikrum, pairwise_sqdist  # noqa: E402
+from .state import KrumState  # noqa: E402
 
 __all__ = [
-    "GeometricMedianInfo", "KrumInfo", "arc", "centered_clip", "clip", "combine", "geometric_median", "geometric_median_weights",
-    "krum", "krum_scores", "mean", "median", "multikrum", "pairwise_sqdist", "trimmed_mean",
+    "GeometricMedianInfo", "KrumInfo", "KrumState", "arc", "centered_clip", "clip", "combine", "geometric_median",
+    "geometric_median_weights", "krum", "krum_scores", "mean", "median", "multikrum", "pairwise_sqdist", "trimmed_mean",
 ]

@@ -336,15 +336,14 @@ def _solve(sqdist: np.ndarray, share: np.ndarray, limits: tuple[float, float, in
     share = share[chosen] / math.fsum(share)
     sqdist = sqdist[np.ix_(chosen, chosen)]
     center, typical = _center(sqdist, share)
-    typical = max(typical, smoothing)
     distance = np.sqrt(sqdist[center])
-    near = (share * distance <= _FAR * typical) & (distance < 2.0**508)
+    near = (share * distance <= _FAR * max(typical, smoothing)) & (distance < 2.0**508)
+    if smoothing < _FINE * max(typical, math.fsum(share[near] * distance[near])):
+        smoothing = 0.0
     # Scaling by a power of two is exact: the weights do not depend on the units of x, if those of the smoothing follow.
-    exponent = math.frexp(typical)[1] if typical > 0.0 else 0
+    exponent = math.frexp(typical or distance[near].max())[1]
     scaled = np.ldexp(sqdist[np.ix_(near, near)], -2 * exponent)
-    nu = math.ldexp(smoothing, -exponent)
-    if nu < _FINE or not scaled.any():
-        nu = 0.0
+    nu = math.ldexp(smoothing, -exponent) if scaled.any() else 0.0
     mass = math.fsum(share[near])
     weights[chosen[near]], objective, iterations, converged = kernel(scaled, share[near] / mass, nu, tol, max_iter)
     total = mass * math.ldexp(objective, exponent) + math.fsum(share[~near] * distance[~near])

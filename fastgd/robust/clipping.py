@@ -8,14 +8,13 @@ from typing import Any
 import numpy as np
 
 from .. import _threads
-from .._arrays import to_host, widen
+from .._arrays import to_host, unpack, widen
 from .._checks import count, index_list, number
 from .._dispatch import find, runs
 from .._rows import Rows, parse
-from .combinations import weighted_sums
 
 
-@runs("robust.sqdist_to", "robust.combine")
+@runs("robust.sqdist_to", "robust.scale")
 def clip(x: Any, radius: float, *, out: Any = None, backend: str | None = None, num_threads: int | None = None) -> Any:
     """Static clipping: y_i = x_i min(1, radius / ||x_i||).
 
@@ -69,7 +68,7 @@ def clip(x: Any, radius: float, *, out: Any = None, backend: str | None = None, 
     return _shorten(rows, norm, radius, out, outs, backend, num_threads)
 
 
-@runs("robust.sqdist_to", "robust.combine")
+@runs("robust.sqdist_to", "robust.scale")
 def arc(x: Any, f: int, *, out: Any = None, backend: str | None = None, num_threads: int | None = None) -> Any:
     """Adaptive robust clipping: the k = floor(2 f (n - f) / n) longest vectors are clipped to the next longest norm.
 
@@ -133,7 +132,10 @@ def _shorten(rows: Rows, norm: np.ndarray, longest: float, out: Any, outs: Any, 
     factor = np.ones(rows.n)
     long = norm > longest
     factor[long] = longest / norm[long]
-    return weighted_sums(rows, np.diag(factor), out, outs, backend, num_threads)
+    direct = outs is not None and rows.form == "stacked" and not rows.may_overlap([parts[0] for parts in outs])
+    stacks = [unpack(out, "out")[0]] if direct else rows.empty(rows.n)
+    find("robust.scale", rows.operand, backend)(rows, factor, stacks, _threads.budget(num_threads, rows.nbytes))
+    return out if direct else rows.store_all(stacks, out, outs)
 
 
 def distances_to(rows: Rows, point: Rows | None, backend: str | None, num_threads: int | None) -> tuple[np.ndarray, np.ndarray]:

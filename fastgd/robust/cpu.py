@@ -98,6 +98,13 @@ def combine(rows: Rows, weights: np.ndarray, divisor: float, stacks: list[np.nda
                   _column_chunks, rows, threads, (keep, keep_out, stacks))
 
 
+def scale(rows: Rows, factor: np.ndarray, stacks: list[np.ndarray], threads: int) -> None:
+    x, keep = _rows(rows)
+    out, keep_out = _stack(rows, stacks, rows.n)
+    pointer = _from_buffer(_DOUBLES, factor)
+    _split(lambda job: lib.fgd_robust_scale(x, pointer, out, job), _column_chunks, rows, threads, (keep, keep_out, stacks))
+
+
 def trimmed_mean(rows: Rows, f: int, stacks: list[np.ndarray], threads: int) -> int:
     x, keep = _rows(rows)
     out, keep_out = _stack(rows, stacks, 1)

@@ -204,6 +204,10 @@ def combine(rows: Rows, weights: np.ndarray, divisor: float, stacks: list[Any], 
         return _each_layer(call, rows, stacks, m, run, broken)
 
 
+def scale(rows: Rows, factor: np.ndarray, stacks: list[Any], threads: int = 1) -> None:
+    combine(rows, np.diag(factor), 1.0, stacks)
+
+
 def _each_layer(call: _Call, rows: Rows, stacks: list[Any], m: int, run: Any, broken: Any) -> int:
     """`run` every layer into its stack, through a temporary one where it is not contiguous; the broken coordinate."""
     offset = 0

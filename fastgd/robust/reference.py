@@ -60,6 +60,11 @@ def combine(rows: Rows, weights: np.ndarray, divisor: float, stacks: list[np.nda
     return _first(~np.isfinite(y).all(axis=0))
 
 
+def scale(rows: Rows, factor: np.ndarray, stacks: list[np.ndarray], threads: int = 1) -> None:
+    """y_i = factor_i x_i; zero for a factor of zero."""
+    _fill(rows, stacks, np.where(factor[:, None] == 0.0, 0.0, _wide(rows)) * factor[:, None])
+
+
 def trimmed_mean(rows: Rows, f: int, stacks: list[np.ndarray], threads: int = 1) -> int:
     """Mean of the values of rank f .. n - f - 1, non-finite ones ranking last; the first coordinate with too many, or -1."""
     x = _wide(rows)
