@@ -95,8 +95,9 @@ static int fgd_newton(const fgd_cluster *s, const fgd_candidate *v, fgd_candidat
         double *pivot_row = M + k * n, pivot = pivot_row[k];
         if (!(pivot > 0x1p-50))
             return 0;
+        double root_pivot = sqrt(pivot);
         for (int64_t j = k; j < n; j++)
-            pivot_row[j] /= sqrt(pivot);
+            pivot_row[j] /= root_pivot;
         t[k] /= pivot_row[k];
         for (int64_t i = k + 1; i < n; i++) {
             double factor = pivot_row[i], *row = M + i * n;
@@ -183,7 +184,7 @@ static void fgd_swap(fgd_candidate *a, fgd_candidate *b)
 }
 
 /* Weights of the geometric median of n points with squared distances `sqdist` (finite) and weights `share` (positive, of
- * sum 1). `exact`: a nu too small against the distances counts only as a bound on them. Returns 0 when the norm of the
+ * sum 1). Returns 0 when the norm of the
  * gradient is at most tol or rounding lets neither it nor the objective fall any further, 1 after max_iter steps, -1 when
  * there is no memory. */
 int fgd_robust_geometric_median(int64_t n, const double *sqdist, const double *share, double smoothing, double tol,
@@ -203,19 +204,12 @@ int fgd_robust_geometric_median(int64_t n, const double *sqdist, const double *s
         for (int64_t j = 0; j < n; j++)
             gram[i * n + j] = 0.5 * (to_c[i] + to_c[j] - sqdist[i * n + j]);
 
-    int status = 1;
-    double excess = fgd_leave_origin(&s, &v);
-    *iterations = 0;
-    memset(weights, 0, (size_t)n * sizeof *weights);
+    int at_origin = fgd_leave_origin(&s, &v) <= tol + 0x1p-50 && smoothing == 0.0, status = !at_origin;
     fgd_evaluate(&s, &v);
-    if (excess <= tol + 0x1p-50 && smoothing == 0.0) {
-        weights[s.c] = 1.0;
-        status = 0;
-    }
-    while (status == 1) {
-        if (v.gradient <= tol)
-            status = 0;
-        if (status == 0 || *iterations == max_iter)
+    *iterations = 0;
+    while (status) {
+        status = v.gradient > tol;
+        if (!status || *iterations == max_iter)
             break;
         memcpy(weiszfeld.l, v.image, (size_t)n * sizeof *v.l);
         memcpy(weiszfeld.y, v.image_y, (size_t)n * sizeof *v.l);
@@ -226,16 +220,15 @@ int fgd_robust_geometric_median(int64_t n, const double *sqdist, const double *s
             if (fgd_better(&newton, &weiszfeld))
                 fgd_swap(&newton, &weiszfeld);
         }
-        if (!fgd_better(&weiszfeld, &v)) {
-            status = 0;
-            break;
+        status = fgd_better(&weiszfeld, &v);
+        if (status) {
+            fgd_swap(&weiszfeld, &v);
+            ++*iterations;
         }
-        fgd_swap(&weiszfeld, &v);
-        ++*iterations;
     }
-    if (weights[s.c] == 0.0) {
-        for (int64_t i = 0; i < n; i++)
-            weights[i] = v.b[i] / v.b_sum;
+    for (int64_t i = 0; i < n; i++)
+        weights[i] = at_origin ? i == s.c : v.b[i] / v.b_sum;
+    if (!at_origin) { /* what is returned is the image */
         memcpy(v.l, v.image, (size_t)n * sizeof *v.l);
         memcpy(v.y, v.image_y, (size_t)n * sizeof *v.l);
         fgd_evaluate(&s, &v);

@@ -1,7 +1,8 @@
 /* The kernels of the room `robust`, for one instruction set (isa.h).
  *
  * Four kernels carry the room: squared distances of all pairs (pairwise.h) and to one point (point.h), linear combinations
- * (combine.h; one factor a vector: scale.h), and means over a range of ranks by sorting networks (rank.h), each for float (16 lanes, sums in double) and double (8 lanes, compensated sums).
+ * (combine.h; one factor a vector: scale.h), and means over a range of ranks by sorting networks (rank.h), each for float (16
+ * lanes, sums in double) and double (8 lanes, compensated sums).
  * The halves are floats as soon as they are loaded. Column chunks are handed out by tickets.
  */
 #include "rows.h"

@@ -18,7 +18,7 @@ static void TN(segment_scale)(const fgd_layer *layer, int64_t n, int64_t lo, int
             if (a == 0.0)
                 memset(y, 0, (size_t)((hi - lo) * item));
             else
-                memcpy(y, p, (size_t)((hi - lo) * item));
+                memmove(y, p, (size_t)((hi - lo) * item));
             continue;
         }
         for (; dtype == (LANES == 8 ? FGD_F64 : FGD_F32) && c + LANES <= hi - lo; c += LANES) {

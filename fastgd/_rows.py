@@ -32,7 +32,11 @@ class Layer:
 
     def matrix(self) -> np.ndarray:
         """The layer as a float64 (n, size) copy on the host."""
-        return np.stack([np.ravel(widen(row, self.dtype)) for row in self.data])
+        return np.stack([np.ravel(widen(row, self.dtype)) for row in self.rows()])
+
+    def rows(self) -> list[Any]:
+        """The n arrays; never scalars."""
+        return self.data if isinstance(self.data, list) else [self.data[i, ...] for i in range(len(self.data))]
 
 
 class Rows:
@@ -70,14 +74,15 @@ class Rows:
         """(n,) bool: which vectors have a NaN or an Inf."""
         bad = np.zeros(self.n, bool)
         for layer in self.layers:
-            bad |= [not finite(row, layer.dtype).all() for row in layer.data]
+            bad |= [not finite(row, layer.dtype).all() for row in layer.rows()]
         return bad
 
     def bad_at(self, coordinate: int) -> np.ndarray:
         """(n,) bool: which vectors have a NaN or an Inf at one coordinate."""
         for layer in self.layers:
             if coordinate < layer.size:
-                return np.array([not finite(row.reshape(-1)[coordinate : coordinate + 1], layer.dtype)[0] for row in layer.data])
+                return np.array([not finite(row.reshape(-1)[coordinate : coordinate + 1], layer.dtype)[0]
+                                 for row in layer.rows()])
             coordinate -= layer.size
         raise IndexError(coordinate)
 

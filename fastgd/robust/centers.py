@@ -49,8 +49,8 @@ def geometric_median(x: Any, *, weights: Any = None, smoothing: float = 1e-6, to
     smoothing : float, optional
         nu >= 0, a length in the units of x: at the median v = sum b_i x_i / sum b_i with b_i = a_i / max(nu, ||x_i - v||),
         that is, distances r < nu are replaced by (r^2 / nu + nu) / 2. It matters only where a vector lies within nu of v, and
-        moves v by about nu at most. Below 1/1024 of the typical distance (see Notes) it is taken as 0, which gives the
-        exact median. GM(c x; c nu) = c GM(x; nu), and a translation of x translates the result.
+        moves v by about nu at most. Below 1/1024 of the typical distance (see Notes) it is taken as 0, which gives
+        the exact median. GM(c x; c nu) = c GM(x; nu), and a translation of x translates the result.
     tol : float, optional
         Stop when the pull on v, ||sum_i b_i (x_i - v)||, is at most this. It has no unit: a single vector pulls with a_i.
     max_iter : int, optional
@@ -105,6 +105,8 @@ def geometric_median(x: Any, *, weights: Any = None, smoothing: float = 1e-6, to
     parts = None if out is None else rows.check_out(out)
     threads = _threads.budget(num_threads, rows.nbytes)
     sqdist, bad = map(to_host, find("robust.pairwise_sqdist", rows.operand, backend)(rows, threads))
+    if np.count_nonzero(bad) >= rows.n - 1:  # kernels stop looking at a row when all others are known to be bad
+        bad = rows.bad_rows()
     if (bad | (share == 0.0)).all():
         raise ValueError(_nothing_left(rows))
     found = _solve(sqdist, np.where(bad, 0.0, share), limits, rows.operand, backend)
@@ -258,8 +260,8 @@ def centered_clip(x: Any, *, radius: float, start: Any = None, iterations: int =
 
 def _pulls(distance: np.ndarray, radius: float) -> np.ndarray:
     """The m weights min(1, radius / distance), and the start's: what is left of m."""
-    with np.errstate(divide="ignore", over="ignore"):
-        clipped = np.minimum(1.0, radius / distance)
+    with np.errstate(divide="ignore", over="ignore", under="ignore"):
+        clipped = np.minimum(1.0, radius / distance).astype(np.float64)
     return np.append(clipped, len(distance) - math.fsum(clipped))
 
 
@@ -338,10 +340,11 @@ def _solve(sqdist: np.ndarray, share: np.ndarray, limits: tuple[float, float, in
     center, typical = _center(sqdist, share)
     distance = np.sqrt(sqdist[center])
     near = (share * distance <= _FAR * max(typical, smoothing)) & (distance < 2.0**508)
-    if smoothing < _FINE * max(typical, math.fsum(share[near] * distance[near])):
+    unit = typical or float(distance[near].max())  # 0: half of the weight is in one place
+    if smoothing < _FINE * unit:
         smoothing = 0.0
     # Scaling by a power of two is exact: the weights do not depend on the units of x, if those of the smoothing follow.
-    exponent = math.frexp(typical or distance[near].max())[1]
+    exponent = math.frexp(unit)[1]
     scaled = np.ldexp(sqdist[np.ix_(near, near)], -2 * exponent)
     nu = math.ldexp(smoothing, -exponent) if scaled.any() else 0.0
     mass = math.fsum(share[near])

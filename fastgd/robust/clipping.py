@@ -34,7 +34,7 @@ def clip(x: Any, radius: float, *, out: Any = None, backend: str | None = None, 
     Returns
     -------
     n vectors structured like x
-        Vectors no longer than `radius` are copied bit for bit; the others are rounded once.
+        Vectors no longer than `radius` are copied bit for bit; the others are multiplied by one float64 factor each.
 
     Raises
     ------
@@ -88,7 +88,7 @@ def arc(x: Any, f: int, *, out: Any = None, backend: str | None = None, num_thre
     Returns
     -------
     n vectors structured like x
-        At least n - k of them bit for bit; the others are rounded once.
+        At least n - k of them bit for bit; the others are multiplied by one float64 factor each.
 
     Raises
     ------
@@ -122,11 +122,11 @@ def arc(x: Any, f: int, *, out: Any = None, backend: str | None = None, num_thre
     if np.count_nonzero(bad) > f:
         raise ValueError(f"rows {index_list(bad)} of {rows.name} have a NaN or an Inf: {bad.sum()} bad vectors, but only "
                          f"f={f} were declared: raise f or remove them")
-    longest = float(np.sort(norm)[n - 1 - 2 * f * (n - f) // n])
+    longest = np.sort(norm)[n - 1 - 2 * f * (n - f) // n]
     return _shorten(rows, norm, longest, out, outs, backend, num_threads)
 
 
-def _shorten(rows: Rows, norm: np.ndarray, longest: float, out: Any, outs: Any, backend: str | None,
+def _shorten(rows: Rows, norm: np.ndarray, longest: Any, out: Any, outs: Any, backend: str | None,
              num_threads: int | None) -> Any:
     """Every vector scaled to a norm of at most `longest`; zero for an infinite norm."""
     factor = np.ones(rows.n)
@@ -139,17 +139,20 @@ def _shorten(rows: Rows, norm: np.ndarray, longest: float, out: Any, outs: Any, 
 
 
 def distances_to(rows: Rows, point: Rows | None, backend: str | None, num_threads: int | None) -> tuple[np.ndarray, np.ndarray]:
-    """(n,) distances of the vectors to `point` (None: the origin), +inf for bad ones; and which are bad. On the host."""
+    """(n,) distances of the vectors to `point` (None: the origin), +inf for bad ones; and which are bad. On the host.
+
+    In extended precision, whose range holds the norm of any vector of float64.
+    """
     kernel = find("robust.sqdist_to", rows.operand, backend)
     sqdist, bad = map(to_host, kernel(rows, point, _threads.budget(num_threads, rows.nbytes)))
-    distance = np.sqrt(sqdist)
+    distance = np.sqrt(sqdist).astype(np.longdouble)
     if any(layer.dtype == "float64" for layer in rows.layers):  # only there squares can leave the range of numbers
         for i in np.flatnonzero(((sqdist > 2.0**1000) | (sqdist < 2.0**-900)) & ~bad):
             distance[i] = _scaled_distance(rows, int(i), point)
     return distance, bad
 
 
-def _scaled_distance(rows: Rows, index: int, point: Rows | None) -> float:
+def _scaled_distance(rows: Rows, index: int, point: Rows | None) -> np.longdouble:
     """The distance of one vector to the point, scaled so that no square overflows or underflows."""
     parts = []
     for k, layer in enumerate(rows.layers):
@@ -158,5 +161,5 @@ def _scaled_distance(rows: Rows, index: int, point: Rows | None) -> float:
     difference = np.concatenate(parts)
     exponent = int(np.frexp(np.abs(difference).max(initial=0.0))[1])
     scaled = np.ldexp(difference, -exponent)
-    with np.errstate(over="ignore", under="ignore"):
-        return float(np.ldexp(math.sqrt(math.fsum(scaled * scaled)), exponent + 1))
+    with np.errstate(under="ignore"):
+        return np.ldexp(np.longdouble(math.sqrt(math.fsum(scaled * scaled))), exponent + 1)

@@ -44,8 +44,9 @@ class KrumState:
     Notes
     -----
     `select()` gives what `krum` gives for the current vectors, to the bit, whatever the order of updates: on the host an
-    update computes the bits that `pairwise_sqdist` would. Sparse updates are cheaper and inexact; the state keeps a bound on their
-    error, and computes a row anew as soon as its result could depend on it.
+    update computes the bits that `pairwise_sqdist` would. Sparse updates are cheaper and inexact; the state keeps a bound
+    on their error, and computes a row anew as soon as a result could depend on it.
+    Cost: an update reads all vectors once; a sparse one takes O(n s); `select` O(n^2 log^2 n), and one vector copied.
     Memory: one copy of the vectors, O(n^2) numbers. States can be pickled. Methods of one state must not run at the same
     time in several threads. Deterministic.
 
@@ -156,7 +157,7 @@ class KrumState:
         if index.ndim != 1 or values.shape != index.shape:
             raise ValueError(f"index and values must be (s,) arrays of one length, got {index.shape} and {values.shape}")
         index = index.astype(np.int64)
-        if index.size and not (0 <= index.min() and index.max() < self._rows.d):
+        if index.size and (index.min() < 0 or index.max() >= self._rows.d):
             raise ValueError(f"index must lie from 0 to {self._rows.d - 1}, got {index.min()} to {index.max()}")
         if len(np.unique(index)) < len(index):
             raise ValueError("index holds a coordinate twice: give each its last value alone")
@@ -183,8 +184,8 @@ class KrumState:
             More than f vectors are bad.
         """
         if np.count_nonzero(self._bad) > self._f:
-            raise ValueError(f"rows {index_list(self._bad)} of the state have a NaN or an Inf: {self._bad.sum()} bad vectors, but "
-                             f"only f={self._f} were declared: update them, or make a state with a larger f")
+            raise ValueError(f"rows {index_list(self._bad)} of the state have a NaN or an Inf: {self._bad.sum()} bad vectors, "
+                             f"but only f={self._f} were declared: update them, or make a state with a larger f")
         if return_info or not self._certain():
             self._refresh()
         scores = self._scores(self._sqdist)
@@ -245,7 +246,7 @@ class KrumState:
 
     def _refresh(self) -> None:
         """Give every distance the bits of a full computation."""
-        stale = np.flatnonzero(self._stale)
+        stale = np.flatnonzero(self._stale).tolist()
         if 2 * len(stale) > self.n or (len(stale) and self._rows.operand.device != "cpu"):
             self._compute_all()
             return
