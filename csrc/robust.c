@@ -26,6 +26,18 @@ static fgd_split fgd_pairwise_split(int64_t n, int64_t d)
     return split;
 }
 
+/* One point against all: a block of the point stays in the first-level cache. */
+enum { FGD_POINT_BLOCK = 8192, FGD_POINT_CHUNKS = 64 };
+
+static fgd_split fgd_point_split(int64_t d)
+{
+    fgd_split split = {.block = FGD_POINT_BLOCK};
+    int64_t blocks = (d + split.block - 1) / split.block;
+    split.columns = FGD_MAX((blocks + FGD_POINT_CHUNKS - 1) / FGD_POINT_CHUNKS, 1) * split.block;
+    split.chunks = FGD_MAX((d + split.columns - 1) / split.columns, 1);
+    return split;
+}
+
 static int64_t fgd_partial_size(int64_t n)
 {
     int64_t panels = (n + 3) / 4;
@@ -166,6 +178,32 @@ int64_t fgd_robust_gram_sum(int64_t n, int64_t chunks, const double *partial, do
     return count;
 }
 
+int fgd_robust_pairwise_row(const fgd_rows *x, int64_t row, double *partial, char *bad, fgd_job *job)
+{
+    return FGD_CALL(pairwise_row)(x, row, fgd_pairwise_split(x->n, x->d), partial, bad, job);
+}
+
+int64_t fgd_robust_point_chunks(int64_t d)
+{
+    return fgd_point_split(d).chunks;
+}
+
+int fgd_robust_sqdist_to(const fgd_rows *x, const fgd_rows *point, double *partial, char *bad, fgd_job *job)
+{
+    return FGD_CALL(sqdist_to)(x, point, fgd_point_split(x->d), partial, bad, job);
+}
+
+/* sums[i] = the n partial sums of all chunks, +inf for a bad row */
+void fgd_robust_point_sum(int64_t n, int64_t chunks, const double *partial, const char *bad, double *sums)
+{
+    for (int64_t i = 0; i < n; i++) {
+        double sum = 0.0;
+        for (int64_t chunk = 0; chunk < chunks; chunk++)
+            sum += partial[chunk * n + i];
+        sums[i] = bad[i] ? INFINITY : sum;
+    }
+}
+
 int fgd_robust_krum_scores(const double *sqdist, int64_t n, int64_t k, double *scores)
 {
     /* Column i of the symmetric matrix holds the distances of vector i and, as its smallest value, the 0 of the diagonal:
@@ -244,6 +282,11 @@ int64_t fgd_robust_column_chunks(int64_t d)
 int fgd_robust_combine(const fgd_rows *x, const double *weights, double divisor, const fgd_rows *out, fgd_job *job)
 {
     return FGD_CALL(combine)(x, weights, divisor, out, job);
+}
+
+int fgd_robust_scale(const fgd_rows *x, const double *factor, const fgd_rows *out, fgd_job *job)
+{
+    return FGD_CALL(scale)(x, factor, out, job);
 }
 
 int fgd_robust_rank_mean(const fgd_rows *x, int64_t first, int64_t window, int64_t moves, double divisor, int64_t tolerated,

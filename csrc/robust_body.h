@@ -1,7 +1,8 @@
 /* The kernels of the room `robust`, for one instruction set (isa.h).
  *
- * Three kernels carry the room: squared distances (pairwise.h), linear combinations (combine.h), and means over
- * windows of ranks by sorting networks (rank.h), each for float (16 lanes, sums in double) and double (8 lanes, compensated sums).
+ * Four kernels carry the room: squared distances of all pairs (pairwise.h) and to one point (point.h), linear combinations
+ * (combine.h; one factor a vector: scale.h), and means over windows of ranks by sorting networks (rank.h), each for float (16
+ * lanes, sums in double) and double (8 lanes, compensated sums).
  * The halves are floats as soon as they are loaded. Column chunks are handed out by tickets.
  */
 #include "rows.h"
@@ -16,6 +17,7 @@ FGD_INLINE int FN(all)(v8i mask)
 #define GROUP 2           /* panels of packed rows kept in the first-level cache */
 #define RANK_AHEAD 512    /* bytes that loads are ahead of their use */
 #define COMBINE_AHEAD 1024
+#define POINT_AHEAD 1024
 #endif
 
 /* Doubles as wide as the machine's registers, where four are no more than two of them, and the masks of comparisons. */
@@ -71,7 +73,7 @@ typedef struct {
 
 FGD_INLINE void FN(add_f)(ACC *acc, v16f x, double weight)
 {
-#if FGD_LEVEL == 2
+#if FGD_LEVEL == 2 /* the intrinsic is one instruction, where gcc makes four of __builtin_convertvector */
     v8f half[2];
     memcpy(half, &x, sizeof x);
     acc->half[0] += weight * WIDEN(half[0]);
@@ -156,11 +158,21 @@ FGD_INLINE void FN(fold_f)(const float *lanes, double *sums)
     *(v8d *)sums = __builtin_convertvector(one, v8d);
 }
 
+FGD_INLINE double FN(fold_one_f)(const float *l)
+{
+    float x[8];
+    for (int i = 0; i < 8; i++)
+        x[i] = l[i] + l[i + 8];
+    return ((x[0] + x[4]) + (x[2] + x[6])) + ((x[1] + x[5]) + (x[3] + x[7]));
+}
+
 #include "write.h"
 #include "pairwise.h"
 #include "gram.h"
 #include "rank.h"
 #include "combine.h"
+#include "point.h"
+#include "scale.h"
 #include "undefine.h"
 
 /* ============================================================================================================= double */
@@ -240,6 +252,11 @@ FGD_INLINE void FN(fold_d)(const double *lanes, double *sums)
                    __builtin_shuffle(two[0], two[1], (v8i){1, 3, 5, 7, 9, 11, 13, 15});
 }
 
+FGD_INLINE double FN(fold_one_d)(const double *x)
+{
+    return ((x[0] + x[4]) + (x[2] + x[6])) + ((x[1] + x[5]) + (x[3] + x[7]));
+}
+
 /* No FMA for double: the baseline lacks it, and memory is the limit. */
 #define SQUARE(t, s) (t * t + s)
 #define MULTIPLY(x, y, s) (x * y + s)
@@ -267,6 +284,8 @@ FGD_INLINE void FN(fold_d)(const double *lanes, double *sums)
 #include "pairwise.h"
 #include "rank.h"
 #include "combine.h"
+#include "point.h"
+#include "scale.h"
 #include "undefine.h"
 
 /* ============================================================================================================ drivers */
@@ -330,6 +349,18 @@ static int FN(combine)(const fgd_rows *x, const double *weights, double divisor,
     return 0;
 }
 
+static int FN(scale)(const fgd_rows *x, const double *factor, const fgd_rows *out, fgd_job *job)
+{
+    for (fgd_segment s = {0}; fgd_next_segment(x, &s, &job->next);) {
+        const fgd_layer *layer = x->layer + s.layer, *y = out->layer + s.layer;
+        if (layer->dtype == FGD_F64)
+            FN(segment_scale_d)(layer, x->n, s.lo, s.hi, factor, y);
+        else
+            FN(segment_scale_f)(layer, x->n, s.lo, s.hi, factor, y);
+    }
+    return 0;
+}
+
 static int FN(rank_mean)(const fgd_rows *x, int64_t first, int64_t window, int64_t moves, double divisor, int64_t tolerated,
                          const fgd_rows *out, fgd_job *job)
 {
@@ -344,6 +375,51 @@ static int FN(rank_mean)(const fgd_rows *x, int64_t first, int64_t window, int64
             FN(segment_ranks_f)(layer, x->n, s.lo, s.hi, s.offset, tile, first, window, moves, divisor, tolerated, y, job);
     }
     free(tile);
+    return 0;
+}
+
+static int FN(sqdist_to)(const fgd_rows *x, const fgd_rows *point, fgd_split split, double *partial, char *bad, fgd_job *job)
+{
+    for (int64_t chunk; (chunk = fgd_take(&job->next)) < split.chunks;) {
+        int64_t at = chunk * split.columns, end = FGD_MIN(at + split.columns, x->d), k = 0, offset = 0;
+        double *sums = partial + chunk * x->n;
+        memset(sums, 0, (size_t)x->n * sizeof *sums);
+        while (at < end) {
+            const fgd_layer *layer = x->layer + k;
+            if (at >= offset + layer->size) {
+                offset += layer->size;
+                k++;
+                continue;
+            }
+            int64_t hi = FGD_MIN(FGD_MIN(offset + layer->size, end), at + split.block);
+            const char *row = point ? fgd_row(point->layer + k, 0) : NULL;
+            if (layer->dtype == FGD_F64)
+                FN(segment_squares_d)(layer, row, x->n, at - offset, hi - offset, sums, bad);
+            else
+                FN(segment_squares_f)(layer, row, x->n, at - offset, hi - offset, sums, bad);
+            at = hi;
+        }
+    }
+    return 0;
+}
+
+static int FN(pairwise_row)(const fgd_rows *x, int64_t row, fgd_split split, double *partial, char *bad, fgd_job *job)
+{
+    int wide = fgd_any_double(x);
+    int64_t many = FGD_POINT_BLOCK / split.block * split.block;
+    void *scratch = fgd_scratch((9 * split.block + many) * (wide ? 8 : 4));
+    if (!scratch)
+        return -1;
+    for (int64_t chunk; (chunk = fgd_take(&job->next)) < split.chunks;) {
+        int64_t begin = chunk * split.columns, end = FGD_MIN(begin + split.columns, x->d);
+        double *sums = partial + chunk * x->n;
+        memset(sums, 0, (size_t)x->n * sizeof *sums);
+        if (wide)
+            FN(chunk_row_d)(x, row, begin, end, split.block, many, scratch, sums, bad);
+        else
+            FN(chunk_row_f)(x, row, begin, end, split.block, many, scratch, sums, bad);
+    }
+    free(scratch);
     return 0;
 }
 

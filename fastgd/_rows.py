@@ -32,7 +32,11 @@ class Layer:
 
     def matrix(self) -> np.ndarray:
         """The layer as a float64 (n, size) copy on the host."""
-        return np.stack([np.ravel(widen(row, self.dtype)) for row in self.data])
+        return np.stack([np.ravel(widen(row, self.dtype)) for row in self.rows()])
+
+    def rows(self) -> list[Any]:
+        """The n arrays; never scalars."""
+        return self.data if isinstance(self.data, list) else [self.data[i, ...] for i in range(len(self.data))]
 
 
 class Rows:
@@ -70,14 +74,15 @@ class Rows:
         """(n,) bool: which vectors have a NaN or an Inf."""
         bad = np.zeros(self.n, bool)
         for layer in self.layers:
-            bad |= [not finite(row, layer.dtype).all() for row in layer.data]
+            bad |= [not finite(row, layer.dtype).all() for row in layer.rows()]
         return bad
 
     def bad_at(self, coordinate: int) -> np.ndarray:
         """(n,) bool: which vectors have a NaN or an Inf at one coordinate."""
         for layer in self.layers:
             if coordinate < layer.size:
-                return np.array([not finite(row.reshape(-1)[coordinate : coordinate + 1], layer.dtype)[0] for row in layer.data])
+                return np.array([not finite(row.reshape(-1)[coordinate : coordinate + 1], layer.dtype)[0]
+                                 for row in layer.rows()])
             coordinate -= layer.size
         raise IndexError(coordinate)
 
@@ -89,6 +94,35 @@ class Rows:
         """The vectors and one more, whose layer arrays are `parts` (shape, dtype and device as theirs)."""
         return self._with([[*(_row(layer, i) for i in range(self.n)), part]
                            for layer, part in zip(self.layers, parts, strict=True)])
+
+    def single(self, parts: Sequence[Any]) -> Rows:
+        """One vector, whose layer arrays are `parts`, as rows."""
+        return self._with([[part] for part in parts])
+
+    def parse_one(self, vector: Any, name: str) -> list[Any]:
+        """The layer arrays of an argument that must be structured like one of the vectors."""
+        arrays = vector if self.form == "layers" else [vector]
+        if not isinstance(arrays, list | tuple) or len(arrays) != len(self.layers):
+            raise ValueError(f"{name} must be a list of {len(self.layers)} arrays, one per layer of a vector of {self.name}")
+        parts = []
+        for k, (array, layer) in enumerate(zip(arrays, self.layers, strict=True)):
+            label = f"{name}[{k}]" if self.form == "layers" else name
+            data, operand, _ = unpack(array, label)
+            if tuple(data.shape) != layer.shape or operand != (self.operand.device, layer.dtype):
+                raise ValueError(f"{label} is {operand.dtype} {tuple(data.shape)} on {operand.device}, but the vectors of "
+                                 f"{self.name} are {layer.dtype} {layer.shape} on {self.operand.device}")
+            contiguous = operand.device != "cpu" or data.flags.c_contiguous
+            parts.append(data if contiguous else np.ascontiguousarray(data).reshape(data.shape))
+        return parts
+
+    def clone(self) -> Rows:
+        """The vectors in memory of their own."""
+        layers = []
+        for layer, stack in zip(self.layers, self.empty(self.n), strict=True):
+            for i in range(self.n):
+                stack[i, ...] = _row(layer, i)
+            layers.append(Layer(stack, layer.dtype, layer.shape, layer.wrap))
+        return Rows(self.name, self.n, layers, self.operand, self.form)
 
     def _with(self, data: list[list[Any]]) -> Rows:
         layers = [Layer(rows, layer.dtype, layer.shape, layer.wrap) for rows, layer in zip(data, self.layers, strict=True)]
@@ -152,6 +186,14 @@ class Rows:
             return self.vector(result)
         for part, value in zip(parts, result, strict=True):
             part[...] = value
+        return out
+
+    def store_all(self, stacks: Sequence[Any], out: Any, outs: Sequence[Sequence[Any]] | None) -> Any:
+        """The stacks of several results as new vectors, or copied into `out`, whose parts are `outs`."""
+        if outs is None:
+            return self.vectors(stacks)
+        for a, parts in enumerate(outs):
+            self.store([stack[a, ...] for stack in stacks], out, parts)
         return out
 
 

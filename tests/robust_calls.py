@@ -22,6 +22,12 @@ CALLS = {
     "mean": (X, lambda x, **kw: robust.mean(x, **kw)),
     "median": (X, lambda x, **kw: robust.median(x, **kw)),
     "trimmed_mean": (X, lambda x, **kw: robust.trimmed_mean(x, 1, **kw)),
+    "geometric_median": (X, lambda x, **kw: robust.geometric_median(x, **kw)),
+    "geometric_median_weights": (D, lambda x, **kw: robust.geometric_median_weights(x, **kw)),
+    "centered_clip": (X, lambda x, **kw: robust.centered_clip(x, radius=5.0, **kw)),
+    "centered_clip_thrice": (X, lambda x, **kw: robust.centered_clip(x, radius=5.0, iterations=3, **kw)),
+    "arc": (X, lambda x, **kw: robust.arc(x, 1, **kw)),
+    "clip": (X, lambda x, **kw: robust.clip(x, 5.0, **kw)),
 }
 calls = pytest.mark.parametrize("x, call", CALLS.values(), ids=CALLS)
 vector_calls = pytest.mark.parametrize(

@@ -40,15 +40,22 @@ kernels, `network.py` the GPU's sorting networks, `cases.py` the benchmark's inp
 from .._arrays import FLOATS
 from .._dispatch import register
 
-register("robust", ("pairwise_sqdist", "select", "combine", "median", "trimmed_mean", "nearest_mean"),
+register("robust", ("pairwise_sqdist", "select", "combine", "median", "trimmed_mean", "nearest_mean", "sqdist_to", "scale"),
          ("cpu", "cuda", "reference"), FLOATS)
-register("robust", ("krum_scores",), ("cpu", "cuda", "reference"), ("float64",))
+register("robust", ("pairwise_row",), ("cpu", "reference"), FLOATS)
+register("robust", ("krum_scores", "geometric_median"), ("cpu", "cuda", "reference"), ("float64",))
 
 from . import attacks as attacks  # noqa: E402  (the rows above must stand in the table first)
+from .centers import GeometricMedianInfo, centered_clip, geometric_median, geometric_median_weights  # noqa: E402
+from .clipping import arc, clip  # noqa: E402
 from .combinations import combine, mean  # noqa: E402
 from .coordinates import meamed, median, trimmed_mean  # noqa: E402
 from .distances import KrumInfo, krum, krum_scores, multikrum, pairwise_sqdist  # noqa: E402
 from .hashing import hamming, lshgm, lshgm_choice, simhash  # noqa: E402
+from .state import KrumState  # noqa: E402
 
-__all__ = ["KrumInfo", "combine", "hamming", "krum", "krum_scores", "lshgm", "lshgm_choice", "meamed", "mean", "median", "multikrum",
-           "pairwise_sqdist", "simhash", "trimmed_mean"]
+__all__ = [
+    "GeometricMedianInfo", "KrumInfo", "KrumState", "arc", "centered_clip", "clip", "combine", "geometric_median",
+    "geometric_median_weights", "hamming", "krum", "krum_scores", "lshgm", "lshgm_choice", "meamed", "mean", "median", "multikrum",
+    "pairwise_sqdist", "simhash", "trimmed_mean",
+]

@@ -63,11 +63,7 @@ def combine(x: Any, weights: Any, *, out: Any = None, backend: str | None = None
     outs = None if out is None else rows.check_outs(out, len(w))
     stacks = rows.empty(len(w))
     find("robust.combine", rows.operand, backend)(rows, w, 1.0, stacks, _threads.budget(num_threads, rows.nbytes))
-    if outs is None:
-        return rows.vectors(stacks)
-    for a, parts in enumerate(outs):
-        rows.store([stack[a, ...] for stack in stacks], out, parts)
-    return out
+    return rows.store_all(stacks, out, outs)
 
 
 @runs("robust.combine")

@@ -64,6 +64,32 @@ def _settle(rows: Rows, k: int, m: int, threads: int, selected: np.ndarray, scor
     selected[:] = np.sort(np.concatenate([selected[: m - lacking], best]))
 
 
+def sqdist_to(rows: Rows, point: Rows | None, threads: int) -> tuple[np.ndarray, np.ndarray]:
+    to, keep = (ffi.NULL, None) if point is None else _rows(point)
+    chunks = lib.fgd_robust_point_chunks(rows.d)
+    return _to_one(lambda x, partial, bad, job: lib.fgd_robust_sqdist_to(x, to, partial, bad, job), chunks, rows, threads,
+                   (point, keep))
+
+
+def pairwise_row(rows: Rows, index: int, threads: int) -> tuple[np.ndarray, np.ndarray]:
+    sqdist, bad = _to_one(lambda x, partial, bad, job: lib.fgd_robust_pairwise_row(x, index, partial, bad, job),
+                          _chunks(rows.n, rows.d), rows, threads, None)
+    sqdist[:] = np.inf if bad[index] else sqdist
+    sqdist[index] = 0.0
+    return sqdist, bad
+
+
+def _to_one(call: Callable[..., int], chunks: int, rows: Rows, threads: int, keep: Any) -> tuple[np.ndarray, np.ndarray]:
+    """n squared distances to one vector from the partial sums of `call`, and the bad rows it found."""
+    n = rows.n
+    sqdist, bad, partial = np.empty(n), np.zeros(n, _BOOL), np.empty(chunks * n)
+    x, keep_rows = _rows(rows)
+    bad_pointer, sums = _from_buffer(_BYTES, bad), _from_buffer(_DOUBLES, partial)
+    _split(lambda job: call(x, sums, bad_pointer, job), lambda n, d: chunks, rows, threads, (keep, keep_rows, partial, bad))
+    lib.fgd_robust_point_sum(n, chunks, sums, bad_pointer, _from_buffer(_DOUBLES, sqdist))
+    return sqdist, bad
+
+
 def krum_scores(sqdist: np.ndarray, k: int) -> np.ndarray:
     n = len(sqdist)
     scores = np.empty(n)
@@ -72,12 +98,28 @@ def krum_scores(sqdist: np.ndarray, k: int) -> np.ndarray:
     return scores
 
 
+def geometric_median(sqdist: np.ndarray, share: np.ndarray, smoothing: float, tol: float,
+                     max_iter: int) -> tuple[np.ndarray, float, int, bool]:
+    weights, objective, iterations = np.empty(len(share)), _new("double *"), _new("int64_t *")
+    status = lib.fgd_robust_geometric_median(len(share), _from_buffer(_DOUBLES, sqdist), _from_buffer(_DOUBLES, share), smoothing,
+                                             tol, max_iter, _from_buffer(_DOUBLES, weights), objective, iterations)
+    _check(status < 0)
+    return weights, objective[0], iterations[0], status == 0
+
+
 def combine(rows: Rows, weights: np.ndarray, divisor: float, stacks: list[np.ndarray], threads: int) -> int:
     x, keep = _rows(rows)
     out, keep_out = _stack(rows, stacks, len(weights))
     pointer = _from_buffer(_DOUBLES, weights)
     return _split(lambda job: lib.fgd_robust_combine(x, pointer, divisor, out, job),
                   _column_chunks, rows, threads, (keep, keep_out, stacks))
+
+
+def scale(rows: Rows, factor: np.ndarray, stacks: list[np.ndarray], threads: int) -> None:
+    x, keep = _rows(rows)
+    out, keep_out = _stack(rows, stacks, rows.n)
+    pointer = _from_buffer(_DOUBLES, factor)
+    _split(lambda job: lib.fgd_robust_scale(x, pointer, out, job), _column_chunks, rows, threads, (keep, keep_out, stacks))
 
 
 def trimmed_mean(rows: Rows, f: int, stacks: list[np.ndarray], threads: int) -> int:
@@ -198,6 +240,6 @@ def _split(call: Callable[[Any], int], chunks: Callable[[int, int], int], rows: 
     return job.broken - 1
 
 
-def _check(status: int) -> None:
+def _check(status: int | bool) -> None:
     if status:
         raise MemoryError("fastgd could not get scratch memory for its tiles")

@@ -142,6 +142,11 @@ def krum_scores(sqdist: np.ndarray, k: int) -> np.ndarray:
     return find("robust.krum_scores", Operand("cpu", "float64"), "auto")(sqdist, k)
 
 
+def geometric_median(*arguments: Any) -> Any:
+    """As `krum_scores`: on the host."""
+    return find("robust.geometric_median", Operand("cpu", "float64"), "auto")(*arguments)
+
+
 # ------------------------------------------------------------------------------------------------ linear combinations
 
 
@@ -198,6 +203,10 @@ def combine(rows: Rows, weights: np.ndarray, divisor: float, stacks: list[Any], 
                          x, *uploads[form.real], out, offset, broken)
 
         return _each_layer(call, rows, stacks, m, run, broken)
+
+
+def scale(rows: Rows, factor: np.ndarray, stacks: list[Any], threads: int = 1) -> None:
+    combine(rows, np.diag(factor), 1.0, stacks)
 
 
 def _each_layer(call: _Call, rows: Rows, stacks: list[Any], m: int, run: Any, broken: Any) -> int:
