@@ -50,13 +50,13 @@ int64_t fgd_robust_pairwise_chunks(int64_t n, int64_t d);
 int64_t fgd_robust_pairwise_partial(int64_t n); /* doubles of partial sums a chunk */
 int fgd_robust_pairwise(const fgd_rows *x, double *partial, char *bad, fgd_job *job);
 void fgd_robust_pairwise_sum(int64_t n, int64_t chunks, const double *partial, const char *bad, double *sqdist);
-int fgd_robust_select(const fgd_rows *x, int64_t chunks, const double *partial, const int32_t *network, int64_t length,
-                      int64_t k, int64_t m, double *scores, char *bad, int64_t *selected);
-int fgd_robust_krum_scores(const double *sqdist, int64_t n, const int32_t *network, int64_t length, int64_t k, double *scores);
+int fgd_robust_select(const fgd_rows *x, int64_t chunks, const double *partial, int64_t k, int64_t m, double *scores, char *bad,
+                      int64_t *selected);
+int fgd_robust_krum_scores(const double *sqdist, int64_t n, int64_t k, double *scores);
 int64_t fgd_robust_column_chunks(int64_t d);
 int fgd_robust_combine(const fgd_rows *x, const double *weights, double divisor, const fgd_rows *out, fgd_job *job);
-int fgd_robust_rank_mean(const fgd_rows *x, const int32_t *network, int64_t length, int64_t first, int64_t last,
-                         double divisor, int64_t tolerated, const fgd_rows *out, fgd_job *job);
+int fgd_robust_rank_mean(const fgd_rows *x, int64_t first, int64_t window, int64_t moves, double divisor, int64_t tolerated,
+                         const fgd_rows *out, fgd_job *job);
 
 /* ---- robust: logic on n x n distances (csrc/selection.c) */
 int fgd_robust_bulyan_select(const double *sqdist, const int64_t *order, int64_t n, int64_t f, const char *bad, char *selected);

@@ -115,7 +115,7 @@ void fgd_robust_pairwise_sum(int64_t n, int64_t chunks, const double *partial, c
         sqdist[i * n + i] = 0.0;
 }
 
-int fgd_robust_krum_scores(const double *sqdist, int64_t n, const int32_t *network, int64_t length, int64_t k, double *scores)
+int fgd_robust_krum_scores(const double *sqdist, int64_t n, int64_t k, double *scores)
 {
     /* Column i of the symmetric matrix holds the distances of vector i and, as its smallest value, the 0 of the diagonal:
      * the score is the sum of ranks 1 .. k of column i, and columns are what the network sorts. */
@@ -123,7 +123,7 @@ int fgd_robust_krum_scores(const double *sqdist, int64_t n, const int32_t *netwo
     fgd_job job = {0, 0};
     fgd_rows_stacked(&x, (const char *)sqdist, n, n, 1);
     fgd_rows_stacked(&out, (const char *)scores, 1, n, 1);
-    return fgd_robust_rank_mean(&x, network, length, 1, k, 1.0, n, &out, &job);
+    return fgd_robust_rank_mean(&x, 1, k, 0, 1.0, n, &out, &job);
 }
 
 /* The m rows with the lowest (score, index) among those that are not bad, in ascending order of index; -1 where there are
@@ -143,8 +143,8 @@ static void fgd_choose(int64_t n, int64_t m, const double *scores, const char *b
 }
 
 /* Scores and choice from the partial sums of distances, or, when there are none, from x itself. */
-int fgd_robust_select(const fgd_rows *x, int64_t chunks, const double *partial, const int32_t *network, int64_t length,
-                      int64_t k, int64_t m, double *scores, char *bad, int64_t *selected)
+int fgd_robust_select(const fgd_rows *x, int64_t chunks, const double *partial, int64_t k, int64_t m, double *scores, char *bad,
+                      int64_t *selected)
 {
     int64_t n = x->n;
     double *sqdist = fgd_scratch(8 * (n * n + (partial ? 0 : chunks * fgd_partial_size(n)))), *sums = sqdist + n * n;
@@ -154,7 +154,7 @@ int fgd_robust_select(const fgd_rows *x, int64_t chunks, const double *partial, 
         failed = fgd_robust_pairwise(x, sums, bad, &job);
     if (!failed) {
         fgd_robust_pairwise_sum(n, chunks, partial ? partial : sums, bad, sqdist);
-        failed = fgd_robust_krum_scores(sqdist, n, network, length, k, scores);
+        failed = fgd_robust_krum_scores(sqdist, n, k, scores);
     }
     if (!failed)
         fgd_choose(n, m, scores, bad, selected);
@@ -172,8 +172,8 @@ int fgd_robust_combine(const fgd_rows *x, const double *weights, double divisor,
     return FGD_CALL(combine)(x, weights, divisor, out, job);
 }
 
-int fgd_robust_rank_mean(const fgd_rows *x, const int32_t *network, int64_t length, int64_t first, int64_t last,
-                         double divisor, int64_t tolerated, const fgd_rows *out, fgd_job *job)
+int fgd_robust_rank_mean(const fgd_rows *x, int64_t first, int64_t window, int64_t moves, double divisor, int64_t tolerated,
+                         const fgd_rows *out, fgd_job *job)
 {
-    return FGD_CALL(rank_mean)(x, network, length, first, last, divisor, tolerated, out, job);
+    return FGD_CALL(rank_mean)(x, first, window, moves, divisor, tolerated, out, job);
 }

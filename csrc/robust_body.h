@@ -1,7 +1,7 @@
 /* The kernels of the room `robust`, for one instruction set (isa.h).
  *
- * Three kernels carry the room: squared distances (pairwise.h), linear combinations (combine.h), and means over a range of
- * ranks by sorting networks (rank.h), each for float (16 lanes, sums in double) and double (8 lanes, compensated sums).
+ * Three kernels carry the room: squared distances (pairwise.h), linear combinations (combine.h), and means over
+ * windows of ranks by sorting networks (rank.h), each for float (16 lanes, sums in double) and double (8 lanes, compensated sums).
  * The halves are floats as soon as they are loaded. Column chunks are handed out by tickets.
  */
 #include "rows.h"
@@ -33,6 +33,15 @@ FGD_INLINE int FN(all)(v8i mask)
 #define COMBINE_AHEAD 1024
 #endif
 
+/* Doubles as wide as the machine's registers, where four are no more than two of them, and the masks of comparisons. */
+#if FGD_LEVEL == 2
+#define WIDE v8d
+#define WIDE_KEYS v8i
+#else
+#define WIDE v4d
+#define WIDE_KEYS v4i
+#endif
+
 /* ============================================================================================================== float */
 
 #define TN(name) FN(name##_f)
@@ -47,6 +56,7 @@ FGD_INLINE int FN(all)(v8i mask)
 #define LOAD FN(load_f)
 #define LOAD_TAIL FN(load_tail_f)
 #define ACC FN(acc_f)
+#define MIDDLE(a, b) ((a) + (b)) /* no sum of two floats overflows in double */
 /* Call a function with the layer's dtype, and `full` tiles, as constants: one loop for each, without branches. */
 #define FOR_DTYPE(dtype, full, call, layer, n, lo, width, ...)                             \
     do {                                                                                    \
@@ -96,6 +106,7 @@ FGD_INLINE void FN(divide_f)(const ACC *acc, double divisor, double *y)
 #define KEYS v16i
 #define KEYS_MIN(a, b) (v16i) _mm512_min_epi32((__m512i)(a), (__m512i)(b))
 #define KEYS_MAX(a, b) (v16i) _mm512_max_epi32((__m512i)(a), (__m512i)(b))
+#define PART v8f
 #define VEC v16f
 #define WIDTH 16
 #define SQUARE(t, s) _mm512_fmadd_ps(t, t, s)
@@ -103,6 +114,7 @@ FGD_INLINE void FN(divide_f)(const ACC *acc, double divisor, double *y)
 #define KEYS v8si
 #define KEYS_MIN(a, b) (v8si) _mm256_min_epi32((__m256i)(a), (__m256i)(b))
 #define KEYS_MAX(a, b) (v8si) _mm256_max_epi32((__m256i)(a), (__m256i)(b))
+#define PART v4f
 #define VEC v8f
 #define WIDTH 8
 #define SQUARE(t, s) _mm256_fmadd_ps(t, t, s)
@@ -110,6 +122,7 @@ FGD_INLINE void FN(divide_f)(const ACC *acc, double divisor, double *y)
 #define KEYS v4si
 #define KEYS_MIN(a, b) (((a) & ((a) < (b))) | ((b) & ~((a) < (b))))
 #define KEYS_MAX(a, b) (((b) & ((a) < (b))) | ((a) & ~((a) < (b))))
+#define PART v4f
 #define VEC v4f
 #define WIDTH 4
 #define SQUARE(t, s) FN(square_add)(t, s)
@@ -153,6 +166,8 @@ FGD_INLINE v8d FN(widen_f)(const float *lane)
 #define LOAD FN(load_d)
 #define LOAD_TAIL FN(load_tail_d)
 #define ACC FN(acc_d)
+#define PART WIDE
+#define MIDDLE(a, b) (0.5 * (a) + 0.5 * (b))
 #define FOR_DTYPE(dtype, full, call, layer, n, lo, width, ...)                             \
     do {                                                                                    \
         if (full)                                                                           \
@@ -262,8 +277,8 @@ static int FN(combine)(const fgd_rows *x, const double *weights, double divisor,
     return 0;
 }
 
-static int FN(rank_mean)(const fgd_rows *x, const int32_t *network, int64_t length, int64_t first, int64_t last,
-                         double divisor, int64_t tolerated, const fgd_rows *out, fgd_job *job)
+static int FN(rank_mean)(const fgd_rows *x, int64_t first, int64_t window, int64_t moves, double divisor, int64_t tolerated,
+                         const fgd_rows *out, fgd_job *job)
 {
     void *tile = fgd_scratch((x->n + 15) / 16 * 16 * 4 * 64);
     if (!tile)
@@ -271,12 +286,13 @@ static int FN(rank_mean)(const fgd_rows *x, const int32_t *network, int64_t leng
     for (fgd_segment s = {0}; fgd_next_segment(x, &s, &job->next);) {
         const fgd_layer *layer = x->layer + s.layer, *y = out->layer + s.layer;
         if (layer->dtype == FGD_F64)
-            FN(segment_ranks_d)(layer, x->n, s.lo, s.hi, s.offset, tile, network, length, first, last, divisor, tolerated,
-                                y, job);
+            FN(segment_ranks_d)(layer, x->n, s.lo, s.hi, s.offset, tile, first, window, moves, divisor, tolerated, y, job);
         else
-            FN(segment_ranks_f)(layer, x->n, s.lo, s.hi, s.offset, tile, network, length, first, last, divisor, tolerated,
-                                y, job);
+            FN(segment_ranks_f)(layer, x->n, s.lo, s.hi, s.offset, tile, first, window, moves, divisor, tolerated, y, job);
     }
     free(tile);
     return 0;
 }
+
+#undef WIDE
+#undef WIDE_KEYS

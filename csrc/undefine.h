@@ -14,6 +14,8 @@
 #undef LOAD
 #undef LOAD_TAIL
 #undef ACC
+#undef PART
+#undef MIDDLE
 #undef FOR_DTYPE
 #undef VECTORS
 #undef SMALL

@@ -14,12 +14,11 @@ import numpy as np
 from .. import _threads
 from .._native import ffi, lib
 from .._rows import Layer, Rows
-from .network import network
 
 _DTYPES = {"float32": 0, "float64": 1, "float16": 2, "bfloat16": 3}
 _INT64, _BOOL = np.dtype(np.int64), np.dtype(np.bool_)
 _from_buffer, _new = ffi.from_buffer, ffi.new
-_BYTES, _DOUBLES, _INTS, _PAIRS = (ffi.typeof(name) for name in ("char[]", "double[]", "int64_t[]", "int32_t[]"))
+_BYTES, _DOUBLES, _INTS = (ffi.typeof(name) for name in ("char[]", "double[]", "int64_t[]"))
 _ROWS, _LAYERS, _POINTERS, _JOB = (ffi.typeof(name) for name in ("fgd_rows *", "fgd_layer[]", "char *[]", "fgd_job *"))
 
 
@@ -40,8 +39,7 @@ def select(rows: Rows, k: int, m: int, threads: int) -> tuple[np.ndarray, np.nda
     bad_pointer = _from_buffer(_BYTES, bad)
     # A job for one thread leaves the distances to the same C call.
     chunks, partial = (_chunks(n, rows.d), ffi.NULL) if threads == 1 else _partial_sums(x, rows, bad_pointer, threads, keep)
-    comparators, length = _comparators(n, 0, k)
-    _check(lib.fgd_robust_select(x, chunks, partial, comparators, length, k, m, _from_buffer(_DOUBLES, scores), bad_pointer,
+    _check(lib.fgd_robust_select(x, chunks, partial, k, m, _from_buffer(_DOUBLES, scores), bad_pointer,
                                  _from_buffer(_INTS, selected)))
     return selected, scores, bad
 
@@ -50,8 +48,7 @@ def krum_scores(sqdist: np.ndarray, k: int) -> np.ndarray:
     n = len(sqdist)
     scores = np.empty(n)
     sqdist = np.ascontiguousarray(sqdist.T)  # the kernel sorts columns
-    comparators, length = _comparators(n, 0, k)
-    _check(lib.fgd_robust_krum_scores(_from_buffer(_DOUBLES, sqdist), n, comparators, length, k, _from_buffer(_DOUBLES, scores)))
+    _check(lib.fgd_robust_krum_scores(_from_buffer(_DOUBLES, sqdist), n, k, _from_buffer(_DOUBLES, scores)))
     return scores
 
 
@@ -82,15 +79,22 @@ def combine(rows: Rows, weights: np.ndarray, divisor: float, stacks: list[np.nda
 
 
 def trimmed_mean(rows: Rows, f: int, stacks: list[np.ndarray], threads: int) -> int:
-    x, keep = _rows(rows)
-    out, keep_out = _stack(rows, stacks, 1)
-    last = rows.n - f - 1
-    comparators, length = _comparators(rows.n, f, last)
-    return _split(lambda job: lib.fgd_robust_rank_mean(x, comparators, length, f, last, last - f + 1, f, out, job),
-                  _column_chunks, rows, threads, (keep, keep_out, stacks))
+    return _window_mean(rows, f, rows.n - 2 * f, 0, f, stacks, threads)
 
 
 median = trimmed_mean  # with f = (n - 1) // 2, see coordinates.py
+
+
+def nearest_mean(rows: Rows, window: int, tolerated: int, stacks: list[np.ndarray], threads: int) -> int:
+    return _window_mean(rows, 0, window, rows.n - window, tolerated, stacks, threads)
+
+
+def _window_mean(rows: Rows, first: int, window: int, moves: int, tolerated: int, stacks: list[np.ndarray],
+                 threads: int) -> int:
+    x, keep = _rows(rows)
+    out, keep_out = _stack(rows, stacks, 1)
+    return _split(lambda job: lib.fgd_robust_rank_mean(x, first, window, moves, window, tolerated, out, job),
+                  _column_chunks, rows, threads, (keep, keep_out, stacks))
 
 
 _chunks = lru_cache(maxsize=256)(lib.fgd_robust_pairwise_chunks)
@@ -145,13 +149,6 @@ def _table(layers: Sequence[Layer], arrays: Sequence[Any], n: int) -> tuple[Any,
         rows.d += layer.size
     rows.n, rows.n_layers = n, len(layers)
     return rows, keep
-
-
-@lru_cache(maxsize=64)
-def _comparators(n: int, first: int, last: int) -> tuple[Any, int]:
-    """What is left of the sorting network after groups of 16 were sorted, as a C array that the cache keeps, and its length."""
-    pairs = network(n, first, last, 16)
-    return _from_buffer(_PAIRS, pairs), len(pairs)
 
 
 def _split(call: Callable[[Any], int], chunks: Callable[[int, int], int], rows: Rows, threads: int, keep: Any) -> int:
