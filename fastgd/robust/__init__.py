@@ -41,15 +41,18 @@ from .._dispatch import register
 
 register("robust", ("pairwise_sqdist", "select", "combine", "median", "trimmed_mean"), ("cpu", "cuda", "reference"), FLOATS)
 register("robust", ("krum_scores",), ("cpu", "cuda", "reference"), ("float64",))
+register("robust", ("nearest_mean",), ("cpu", "reference"), FLOATS)
+register("robust", ("sqdist_to",), ("reference",), FLOATS)
 register("robust", ("bulyan_select", "nearest"), ("cpu", "cuda", "reference"), ("float64",))
 
 from . import attacks as attacks  # noqa: E402  (the rows above must stand in the table first)
 from .combinations import combine, mean  # noqa: E402
 from .coordinates import median, trimmed_mean  # noqa: E402
 from .distances import KrumInfo, krum, krum_scores, multikrum, pairwise_sqdist  # noqa: E402
+from .composition import AggregateInfo, aggregate  # noqa: E402
 from .filters import caf  # noqa: E402
 from .mixing import bucketing, nnm, nnm_weights  # noqa: E402
 from .subsets import bulyan, mda, monna, smea  # noqa: E402
 
 __all__ = ["KrumInfo", "combine", "krum", "krum_scores", "mean", "median", "multikrum", "pairwise_sqdist", "trimmed_mean"]
-__all__ += ["bucketing", "bulyan", "caf", "mda", "monna", "nnm", "nnm_weights", "smea"]
+__all__ += ["AggregateInfo", "aggregate", "bucketing", "bulyan", "caf", "mda", "monna", "nnm", "nnm_weights", "smea"]
