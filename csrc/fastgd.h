@@ -53,6 +53,11 @@ void fgd_robust_pairwise_sum(int64_t n, int64_t chunks, const double *partial, c
 int fgd_robust_select(const fgd_rows *x, int64_t chunks, const double *partial, int64_t k, int64_t m, double *scores, char *bad,
                       int64_t *selected);
 int fgd_robust_krum_scores(const double *sqdist, int64_t n, int64_t k, double *scores);
+/* one point against all: n doubles of partial sums a chunk; pairwise_row has the chunks of pairwise */
+int fgd_robust_pairwise_row(const fgd_rows *x, int64_t row, double *partial, char *bad, fgd_job *job);
+int64_t fgd_robust_point_chunks(int64_t d);
+int fgd_robust_sqdist_to(const fgd_rows *x, const fgd_rows *point, double *partial, char *bad, fgd_job *job);
+void fgd_robust_point_sum(int64_t n, int64_t chunks, const double *partial, const char *bad, double *sums);
 int64_t fgd_robust_column_chunks(int64_t d);
 int fgd_robust_combine(const fgd_rows *x, const double *weights, double divisor, const fgd_rows *out, fgd_job *job);
 int fgd_robust_rank_mean(const fgd_rows *x, int64_t first, int64_t window, int64_t moves, double divisor, int64_t tolerated,

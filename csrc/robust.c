@@ -27,6 +27,18 @@ static fgd_split fgd_pairwise_split(int64_t n, int64_t d)
     return split;
 }
 
+/* One point against all: a block of the point stays in the first-level cache. */
+enum { FGD_POINT_BLOCK = 8192, FGD_POINT_CHUNKS = 64 };
+
+static fgd_split fgd_point_split(int64_t d)
+{
+    fgd_split split = {.block = FGD_POINT_BLOCK};
+    int64_t blocks = (d + split.block - 1) / split.block;
+    split.columns = FGD_MAX((blocks + FGD_POINT_CHUNKS - 1) / FGD_POINT_CHUNKS, 1) * split.block;
+    split.chunks = FGD_MAX((d + split.columns - 1) / split.columns, 1);
+    return split;
+}
+
 static int64_t fgd_partial_size(int64_t n)
 {
     int64_t panels = (n + 3) / 4;
@@ -64,6 +76,58 @@ static int fgd_any_double(const fgd_rows *x)
     for (int64_t k = 0; k < x->n_layers; k++)
         if (x->layer[k].dtype == 1)
             return 1;
+    return 0;
+}
+
+/* ---- linear combinations: which rows each result needs, for the kernels of combine.h */
+
+enum { COMBINE_ROWS = 32 };
+enum { FGD_SOME_WEIGHTS, FGD_UNIT_WEIGHTS, FGD_NO_WEIGHTS };
+
+typedef struct {
+    int64_t n, m;
+    const double *weights;
+    double divisor;
+    int64_t groups;  /* of COMBINE_ROWS rows, one bit each */
+    void *sums;      /* m x 512 bytes; the memory of all that follows */
+    double *tile;    /* COMBINE_ROWS x 64 */
+    int64_t *leader; /* (m) the first result with the same weights */
+    uint32_t *rows;  /* (m, groups) the rows with a weight */
+    uint32_t *used;  /* (groups) the rows with a weight in any result */
+    char *form;      /* (m) what the weights are like */
+} fgd_combination;
+
+/* Fill the plan's fields from `groups` on; -1 when there is no memory. */
+static int fgd_combination_plan(fgd_combination *w)
+{
+    int64_t n = w->n, m = w->m, groups = w->groups = (n + COMBINE_ROWS - 1) / COMBINE_ROWS;
+    w->sums = fgd_scratch(512 * m + 512 * COMBINE_ROWS + 8 * m + 4 * (m + 1) * groups + m);
+    if (!w->sums)
+        return -1;
+    w->tile = (double *)((char *)w->sums + 512 * m);
+    w->leader = (int64_t *)(w->tile + 64 * COMBINE_ROWS);
+    w->rows = (uint32_t *)(w->leader + m);
+    w->used = w->rows + m * groups;
+    w->form = (char *)(w->used + groups);
+    memset(w->rows, 0, (size_t)(4 * (m + 1) * groups));
+    for (int64_t a = 0; a < m; a++) {
+        const double *weights = w->weights + a * n;
+        uint32_t *rows = w->rows + a * groups;
+        w->form[a] = FGD_NO_WEIGHTS;
+        for (int64_t i = 0; i < n; i++) {
+            if (weights[i] == 0.0)
+                continue;
+            rows[i / COMBINE_ROWS] |= (uint32_t)1 << i % COMBINE_ROWS;
+            w->used[i / COMBINE_ROWS] |= (uint32_t)1 << i % COMBINE_ROWS;
+            if (weights[i] != 1.0)
+                w->form[a] = FGD_SOME_WEIGHTS;
+            else if (w->form[a] == FGD_NO_WEIGHTS)
+                w->form[a] = FGD_UNIT_WEIGHTS;
+        }
+        w->leader[a] = 0;
+        while (w->leader[a] < a && memcmp(w->weights + w->leader[a] * n, weights, (size_t)(8 * n)) != 0)
+            w->leader[a]++;
+    }
     return 0;
 }
 
@@ -113,6 +177,32 @@ void fgd_robust_pairwise_sum(int64_t n, int64_t chunks, const double *partial, c
             }
     for (int64_t i = 0; i < n; i++)
         sqdist[i * n + i] = 0.0;
+}
+
+int fgd_robust_pairwise_row(const fgd_rows *x, int64_t row, double *partial, char *bad, fgd_job *job)
+{
+    return FGD_CALL(pairwise_row)(x, row, fgd_pairwise_split(x->n, x->d), partial, bad, job);
+}
+
+int64_t fgd_robust_point_chunks(int64_t d)
+{
+    return fgd_point_split(d).chunks;
+}
+
+int fgd_robust_sqdist_to(const fgd_rows *x, const fgd_rows *point, double *partial, char *bad, fgd_job *job)
+{
+    return FGD_CALL(sqdist_to)(x, point, fgd_point_split(x->d), partial, bad, job);
+}
+
+/* sums[i] = the n partial sums of all chunks, +inf for a bad row */
+void fgd_robust_point_sum(int64_t n, int64_t chunks, const double *partial, const char *bad, double *sums)
+{
+    for (int64_t i = 0; i < n; i++) {
+        double sum = 0.0;
+        for (int64_t chunk = 0; chunk < chunks; chunk++)
+            sum += partial[chunk * n + i];
+        sums[i] = bad[i] ? INFINITY : sum;
+    }
 }
 
 int fgd_robust_krum_scores(const double *sqdist, int64_t n, int64_t k, double *scores)

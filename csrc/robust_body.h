@@ -1,7 +1,8 @@
 /* The kernels of the room `robust`, for one instruction set (isa.h).
  *
- * Three kernels carry the room: squared distances (pairwise.h), linear combinations (combine.h), and means over
- * windows of ranks by sorting networks (rank.h), each for float (16 lanes, sums in double) and double (8 lanes, compensated sums).
+ * Four kernels carry the room: squared distances of all pairs (pairwise.h) and to one point (point.h), linear combinations
+ * (combine.h), and means over windows of ranks by sorting networks (rank.h), each for float (16 lanes, sums in double) and
+ * double (8 lanes, compensated sums).
  * The halves are floats as soon as they are loaded. Column chunks are handed out by tickets.
  */
 #include "rows.h"
@@ -31,6 +32,7 @@ FGD_INLINE int FN(all)(v8i mask)
 #ifndef RANK_AHEAD
 #define RANK_AHEAD 512    /* bytes that loads are ahead of their use */
 #define COMBINE_AHEAD 1024
+#define POINT_AHEAD 1024
 #endif
 
 /* Doubles as wide as the machine's registers, where four are no more than two of them, and the masks of comparisons. */
@@ -80,11 +82,11 @@ typedef struct {
 
 FGD_INLINE void FN(add_f)(ACC *acc, v16f x, double weight)
 {
-#if FGD_LEVEL == 2
+#if FGD_LEVEL == 2 /* the intrinsic is one instruction, where gcc makes four of __builtin_convertvector */
     v8f half[2];
     memcpy(half, &x, sizeof x);
-    acc->half[0] += weight * __builtin_convertvector(half[0], v8d);
-    acc->half[1] += weight * __builtin_convertvector(half[1], v8d);
+    acc->half[0] += weight * (v8d)_mm512_cvtps_pd((__m256)half[0]);
+    acc->half[1] += weight * (v8d)_mm512_cvtps_pd((__m256)half[1]);
 #else /* gcc takes vectors wider than the machine's apart, element by element, when it converts or compares them */
     v4f part[4];
     v4d *sum = (v4d *)acc;
@@ -92,6 +94,48 @@ FGD_INLINE void FN(add_f)(ACC *acc, v16f x, double weight)
     for (int h = 0; h < 4; h++)
         sum[h] += weight * __builtin_convertvector(part[h], v4d);
 #endif
+}
+
+/* 16 floats as doubles */
+FGD_INLINE void FN(widen_to_f)(double *place, v16f x)
+{
+#if FGD_LEVEL == 2
+    v8f half[2];
+    memcpy(half, &x, sizeof x);
+    ((v8d *)place)[0] = __builtin_convertvector(half[0], v8d);
+    ((v8d *)place)[1] = __builtin_convertvector(half[1], v8d);
+#else
+    v4f part[4];
+    memcpy(part, &x, sizeof x);
+    for (int h = 0; h < 4; h++)
+        ((v4d *)place)[h] = __builtin_convertvector(part[h], v4d);
+#endif
+}
+
+/* Add the rows in `mask` of a tile to the sums of its 64 columns, 8 registers of them at a time. */
+FGD_NOINLINE void FN(add_tile_f)(const double *tile, uint32_t mask, const double *weights, int unit, ACC *sums)
+{
+    for (int c = 0; c < 64; c += 8 * (int)(sizeof(WIDE) / 8)) {
+        WIDE acc[8], *sum = (WIDE *)((double *)sums + c);
+#pragma GCC unroll 8
+        for (int v = 0; v < 8; v++)
+            acc[v] = sum[v];
+        for (uint32_t left = mask; left; left &= left - 1) {
+            int i = __builtin_ctz(left);
+            const WIDE *x = (const WIDE *)(tile + 64 * i + c);
+            if (unit)
+#pragma GCC unroll 8
+                for (int v = 0; v < 8; v++)
+                    acc[v] += x[v];
+            else
+#pragma GCC unroll 8
+                for (int v = 0; v < 8; v++)
+                    acc[v] += weights[i] * x[v];
+        }
+#pragma GCC unroll 8
+        for (int v = 0; v < 8; v++)
+            sum[v] = acc[v];
+    }
 }
 
 /* acc / divisor in double */
@@ -150,6 +194,7 @@ FGD_INLINE v8d FN(widen_f)(const float *lane)
 #include "pairwise.h"
 #include "rank.h"
 #include "combine.h"
+#include "point.h"
 #include "undefine.h"
 
 /* ============================================================================================================= double */
@@ -188,6 +233,28 @@ FGD_INLINE void FN(add_d)(ACC *acc, v8d x, double weight)
     v8d term = weight * x, sum = acc->sum + term, back = sum - acc->sum;
     acc->error += (acc->sum - (sum - back)) + (term - back);
     acc->sum = sum;
+}
+
+FGD_INLINE void FN(widen_to_d)(double *place, v8d x)
+{
+    memcpy(place, &x, sizeof x);
+}
+
+/* Add the rows in `mask` of a tile to the sums of its 32 columns. */
+FGD_NOINLINE void FN(add_tile_d)(const double *tile, uint32_t mask, const double *weights, int unit, ACC *sums)
+{
+    (void)unit;
+    for (int c = 0; c < 4; c += 2) {
+        ACC acc[2] = {sums[c], sums[c + 1]};
+        for (uint32_t left = mask; left; left &= left - 1) {
+            int i = __builtin_ctz(left);
+            const v8d *x = (const v8d *)(tile + 32 * i) + c;
+            FN(add_d)(acc, x[0], weights[i]);
+            FN(add_d)(acc + 1, x[1], weights[i]);
+        }
+        sums[c] = acc[0];
+        sums[c + 1] = acc[1];
+    }
 }
 
 /* The error of the rounded product y * b, without FMA (Dekker 1971). */
@@ -242,6 +309,7 @@ FGD_INLINE v8d FN(widen_d)(const double *lane)
 #include "pairwise.h"
 #include "rank.h"
 #include "combine.h"
+#include "point.h"
 #include "undefine.h"
 
 /* ============================================================================================================ drivers */
@@ -267,13 +335,18 @@ static int FN(pairwise)(const fgd_rows *x, fgd_split split, int64_t size, double
 
 static int FN(combine)(const fgd_rows *x, const double *weights, double divisor, const fgd_rows *out, fgd_job *job)
 {
+    fgd_combination w = {x->n, out->n, weights, divisor};
+    if (w.m > 1 && fgd_combination_plan(&w))
+        return -1;
     for (fgd_segment s = {0}; fgd_next_segment(x, &s, &job->next);) {
         const fgd_layer *layer = x->layer + s.layer, *y = out->layer + s.layer;
-        if (layer->dtype == FGD_F64)
-            FN(segment_combine_d)(layer, x->n, out->n, s.lo, s.hi, s.offset, weights, divisor, y, job);
-        else
-            FN(segment_combine_f)(layer, x->n, out->n, s.lo, s.hi, s.offset, weights, divisor, y, job);
+        int wide = layer->dtype == FGD_F64;
+        if (w.m > 1)
+            (wide ? FN(segment_mix_d) : FN(segment_mix_f))(layer, s.lo, s.hi, s.offset, &w, y, job);
+        else if (w.m)
+            (wide ? FN(segment_combine_d) : FN(segment_combine_f))(layer, s.lo, s.hi, s.offset, &w, y, job);
     }
+    free(w.sums);
     return 0;
 }
 
@@ -294,5 +367,49 @@ static int FN(rank_mean)(const fgd_rows *x, int64_t first, int64_t window, int64
     return 0;
 }
 
+static int FN(sqdist_to)(const fgd_rows *x, const fgd_rows *point, fgd_split split, double *partial, char *bad, fgd_job *job)
+{
+    for (int64_t chunk; (chunk = fgd_take(&job->next)) < split.chunks;) {
+        int64_t at = chunk * split.columns, end = FGD_MIN(at + split.columns, x->d), k = 0, offset = 0;
+        double *sums = partial + chunk * x->n;
+        memset(sums, 0, (size_t)x->n * sizeof *sums);
+        while (at < end) {
+            const fgd_layer *layer = x->layer + k;
+            if (at >= offset + layer->size) {
+                offset += layer->size;
+                k++;
+                continue;
+            }
+            int64_t hi = FGD_MIN(FGD_MIN(offset + layer->size, end), at + split.block);
+            const char *row = point ? fgd_row(point->layer + k, 0) : NULL;
+            if (layer->dtype == FGD_F64)
+                FN(segment_squares_d)(layer, row, x->n, at - offset, hi - offset, sums, bad);
+            else
+                FN(segment_squares_f)(layer, row, x->n, at - offset, hi - offset, sums, bad);
+            at = hi;
+        }
+    }
+    return 0;
+}
+
+static int FN(pairwise_row)(const fgd_rows *x, int64_t row, fgd_split split, double *partial, char *bad, fgd_job *job)
+{
+    int wide = fgd_any_double(x);
+    int64_t many = FGD_POINT_BLOCK / split.block * split.block;
+    void *scratch = fgd_scratch((9 * split.block + many) * (wide ? 8 : 4));
+    if (!scratch)
+        return -1;
+    for (int64_t chunk; (chunk = fgd_take(&job->next)) < split.chunks;) {
+        int64_t begin = chunk * split.columns, end = FGD_MIN(begin + split.columns, x->d);
+        double *sums = partial + chunk * x->n;
+        memset(sums, 0, (size_t)x->n * sizeof *sums);
+        if (wide)
+            FN(chunk_row_d)(x, row, begin, end, split.block, many, scratch, sums, bad);
+        else
+            FN(chunk_row_f)(x, row, begin, end, split.block, many, scratch, sums, bad);
+    }
+    free(scratch);
+    return 0;
+}
 #undef WIDE
 #undef WIDE_KEYS

@@ -40,9 +40,9 @@ from .._arrays import FLOATS
 from .._dispatch import register
 
 register("robust", ("pairwise_sqdist", "select", "combine", "median", "trimmed_mean"), ("cpu", "cuda", "reference"), FLOATS)
+register("robust", ("sqdist_to", "pairwise_row"), ("cpu", "reference"), FLOATS)
 register("robust", ("krum_scores",), ("cpu", "cuda", "reference"), ("float64",))
 register("robust", ("nearest_mean",), ("cpu", "reference"), FLOATS)
-register("robust", ("sqdist_to",), ("reference",), FLOATS)
 register("robust", ("bulyan_select", "nearest"), ("cpu", "cuda", "reference"), ("float64",))
 
 from . import attacks as attacks  # noqa: E402  (the rows above must stand in the table first)

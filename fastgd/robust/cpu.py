@@ -44,6 +44,32 @@ def select(rows: Rows, k: int, m: int, threads: int) -> tuple[np.ndarray, np.nda
     return selected, scores, bad
 
 
+def sqdist_to(rows: Rows, point: Rows | None, threads: int) -> tuple[np.ndarray, np.ndarray]:
+    to, keep = (ffi.NULL, None) if point is None else _rows(point)
+    chunks = lib.fgd_robust_point_chunks(rows.d)
+    return _to_one(lambda x, partial, bad, job: lib.fgd_robust_sqdist_to(x, to, partial, bad, job), chunks, rows, threads,
+                   (point, keep))
+
+
+def pairwise_row(rows: Rows, index: int, threads: int) -> tuple[np.ndarray, np.ndarray]:
+    sqdist, bad = _to_one(lambda x, partial, bad, job: lib.fgd_robust_pairwise_row(x, index, partial, bad, job),
+                          _chunks(rows.n, rows.d), rows, threads, None)
+    sqdist[:] = np.inf if bad[index] else sqdist
+    sqdist[index] = 0.0
+    return sqdist, bad
+
+
+def _to_one(call: Callable[..., int], chunks: int, rows: Rows, threads: int, keep: Any) -> tuple[np.ndarray, np.ndarray]:
+    """n squared distances to one vector from the partial sums of `call`, and the bad rows it found."""
+    n = rows.n
+    sqdist, bad, partial = np.empty(n), np.zeros(n, _BOOL), np.empty(chunks * n)
+    x, keep_rows = _rows(rows)
+    bad_pointer, sums = _from_buffer(_BYTES, bad), _from_buffer(_DOUBLES, partial)
+    _split(lambda job: call(x, sums, bad_pointer, job), lambda n, d: chunks, rows, threads, (keep, keep_rows, partial, bad))
+    lib.fgd_robust_point_sum(n, chunks, sums, bad_pointer, _from_buffer(_DOUBLES, sqdist))
+    return sqdist, bad
+
+
 def krum_scores(sqdist: np.ndarray, k: int) -> np.ndarray:
     n = len(sqdist)
     scores = np.empty(n)

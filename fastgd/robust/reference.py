@@ -130,6 +130,12 @@ def sqdist_to(rows: Rows, point: Rows | None, threads: int = 1) -> tuple[np.ndar
     return np.where(bad, np.inf, sqdist), bad
 
 
+def pairwise_row(rows: Rows, index: int, threads: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    """Row `index` of `pairwise_sqdist`, and which rows are bad."""
+    sqdist, bad = pairwise_sqdist(rows)
+    return sqdist[index], bad
+
+
 def _wide(rows: Rows) -> np.ndarray:
     """The (n, d) vectors in a precision above their own."""
     return rows.matrix().astype(np.longdouble if rows.operand.dtype == "float64" else np.float64, copy=False)
