@@ -335,7 +335,7 @@ static int FN(pairwise)(const fgd_rows *x, fgd_split split, int64_t size, double
 
 static int FN(combine)(const fgd_rows *x, const double *weights, double divisor, const fgd_rows *out, fgd_job *job)
 {
-    fgd_combination w = {x->n, out->n, weights, divisor};
+    fgd_combination w = {.n = x->n, .m = out->n, .weights = weights, .divisor = divisor};
     if (w.m > 1 && fgd_combination_plan(&w))
         return -1;
     for (fgd_segment s = {0}; fgd_next_segment(x, &s, &job->next);) {

@@ -34,11 +34,24 @@ class Image:
 
     def sqdist(self) -> np.ndarray:
         """(m, m) squared distances of the images."""
-        return self._sum("robust.pairwise_sqdist", ())
+        kernel = find("robust.pairwise_sqdist", self.rows.operand, self.backend)
+        if self.rows.operand.device != "cpu":
+            return to_host(kernel(self._made(), self.threads)[0])
+        return self._sum((len(self.weights),) * 2, lambda block, *_: kernel(block, 1)[0])
 
-    def norms(self) -> np.ndarray:
-        """(m,) squared norms of the images."""
-        return self._sum("robust.sqdist_to", (None,))
+    def sqdist_to(self, point: Rows | None) -> np.ndarray:
+        """(m,) squared distances of the images to one vector (None: the origin)."""
+        kernel = find("robust.sqdist_to", self.rows.operand, self.backend)
+        if self.rows.operand.device != "cpu":
+            return to_host(kernel(self._made(), point, self.threads)[0])
+
+        def distances(block: Rows, k: int, lo: int, hi: int) -> np.ndarray:
+            layer = None if point is None else point.layers[k]
+            part = None if layer is None else self._block(_columns(layer, lo, hi), layer, 1, hi - lo)
+            result: np.ndarray = kernel(block, part, 1)[0]
+            return result
+
+        return self._sum((len(self.weights),), distances)
 
     def reduce(self, operation: str, *arguments: Any) -> list[Any]:
         """A coordinate-wise rule of the images, as a stack of one vector."""
@@ -55,24 +68,20 @@ class Image:
         self._each([list(self._pieces())[i::RUNS] for i in range(RUNS)], lambda _: use)
         return stacks
 
-    def _sum(self, operation: str, arguments: tuple[Any, ...]) -> np.ndarray:
-        kernel = find(operation, self.rows.operand, self.backend)
-        if self.rows.operand.device != "cpu":
-            return to_host(kernel(self._made(), *arguments, self.threads)[0])
+    def _sum(self, shape: tuple[int, ...], term: Callable[..., np.ndarray]) -> np.ndarray:
         pieces = list(self._pieces())
         length = -(-len(pieces) // RUNS) or 1
         runs = [pieces[i : i + length] for i in range(0, len(pieces), length)]
-        m = len(self.weights)
-        sums = np.zeros((len(runs), m, m) if not arguments else (len(runs), m))
+        sums = np.zeros((len(runs), *shape))
 
-        def add_to(run: int) -> Callable[..., None]:
-            def use(block: Rows, k: int, lo: int, hi: int) -> None:
-                sums[run] += kernel(block, *arguments, 1)[0]
+        def adder(run: int) -> Callable[..., None]:
+            def use(*piece: Any) -> None:
+                sums[run] += term(*piece)
 
             return use
 
-        self._each(runs, add_to)
-        total = np.zeros(sums.shape[1:])
+        self._each(runs, adder)
+        total = np.zeros(shape)
         for part in sums:
             total += part
         return total

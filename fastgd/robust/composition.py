@@ -9,11 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import _threads
-from .._arrays import to_host
-from .._checks import count
+from .._checks import count, number
 from .._dispatch import find, runs
 from .._rows import Rows, parse
-from . import distances, filters, mixing, subsets
+from . import centers, clipping, distances, filters, mixing, subsets
 from .blocks import Image
 from .combinations import weighted_sum
 
@@ -106,7 +105,7 @@ def aggregate(x: Any, f: int, *, rule: str = "krum", pre: Sequence[str] = (), ou
         return (vector, AggregateInfo(None, None, rows.bad_rows())) if return_info else vector
     parts = None if out is None else rows.check_out(out)
     call = _Composition(rows, f, backend, num_threads)
-    call.check(rule, options)
+    call.check(rule, pre, options)
     for name in pre:
         call.clip() if name == "arc" else call.mix()
     weights, stacks = call.run(rule, options)
@@ -143,7 +142,7 @@ class _Composition:
         self.missing: Any = None  #: those of them that are among the y
         self._sqdist: Any = None
 
-    def check(self, rule: str, options: dict[str, Any]) -> None:
+    def check(self, rule: str, pre: Sequence[str], options: dict[str, Any]) -> None:
         """Refuse what the rule would refuse, before any pass over the data."""
         n, f = self.rows.n, self.f
         if rule in ("krum", "multikrum"):
@@ -151,8 +150,13 @@ class _Composition:
             count(1 if options.get("m") is None else options["m"], "m", 1, n)
         elif rule == "bulyan":
             subsets.check_bulyan(n, f)
-        elif rule not in WITHOUT_F:
-            subsets.check_majority(rule, n, f)
+        elif rule not in WITHOUT_F or "arc" in pre:
+            subsets.check_majority("arc" if rule in WITHOUT_F else rule, n, f)
+        if rule == "centered_clip":
+            if "radius" not in options:
+                raise TypeError("centered_clip needs the option radius: a positive number")
+            number(options["radius"], "radius", 0.0, above=True)
+            count(options.get("iterations", 1), "iterations", 1)
         if rule == "monna":
             if "trusted" not in options:
                 raise TypeError("monna needs the option trusted: the index of a trusted vector")
@@ -186,13 +190,11 @@ class _Composition:
     def clip(self) -> None:
         """Adaptive clipping. A missing vector becomes zero."""
         if self.bad is None:
-            kernel = find("robust.sqdist_to", self.rows.operand, self.backend)
-            sqnorms, self.bad = map(to_host, kernel(self.rows, None, _threads.budget(self.num_threads, self.rows.nbytes)))
-            self.missing = self.bad
+            norms, self.bad = clipping.distances_to(self.rows, None, self.backend, self.num_threads)
             subsets.refuse_bad(self.rows, self.bad, self.f)
         else:
-            sqnorms = self.image().norms()
-        self.weights = arc_scales(sqnorms, self.missing, self.f)[:, None] * self.weights
+            norms = np.where(self.missing, np.inf, np.sqrt(self.image().sqdist_to(None)))
+        self.weights = arc_scales(norms, self.f)[:, None] * self.weights
         self._sqdist, self.missing = None, np.zeros(self.rows.n, bool)
 
     # ---- the rules: 0/1 or other weights of the y, or a result, or both
@@ -205,7 +207,12 @@ class _Composition:
             return None, self.image().reduce(operation, *arguments)
         if rule == "mean":
             return np.ones(n), None
+        if rule == "centered_clip":
+            return None, self._centered_clip(**options)
         sqdist = self.sqdist()
+        if rule == "geometric_median":
+            backend = self.backend if self.rows.operand.device == "cpu" else "auto"
+            return centers.geometric_median_weights(sqdist, **options, backend=backend), None
         if rule == "bulyan":
             selected = subsets.bulyan_selection(self.rows, sqdist, self.missing, f, self.backend)
             return _ones(n, selected), self.image(selected).reduce("robust.nearest_mean", n - 4 * f, 0)
@@ -219,6 +226,22 @@ class _Composition:
             return subsets.nearest(self.operand, sqdist[own], self.missing, own, n - f, self.backend)[0], None
         logic = {"caf": filters._caf_logic, "mda": subsets._mda_logic, "smea": subsets._smea_logic}[rule]
         return logic(sqdist, self.missing, f), None
+
+    def _centered_clip(self, radius: float, start: Any = None, iterations: int = 1) -> list[Any]:
+        n, rows = self.rows.n, self.rows
+        if start is None:
+            parts = [stack[0, ...] for stack in self.image().reduce("robust.median", (n - 1) // 2)]
+        else:
+            parts = rows.parse_one(start, "start")
+        combine, threads = find("robust.combine", rows.operand, self.backend), _threads.budget(self.num_threads, rows.nbytes)
+        for _ in range(iterations):
+            both = rows.append(parts)
+            pulls = centers._pulls(np.sqrt(self.image().sqdist_to(both.take([n]))), radius)
+            weights = np.append(pulls[:-1] @ self.weights / self.divisor, pulls[-1])
+            stacks = rows.empty(1)
+            combine(both, weights[None], float(n), stacks, threads)
+            parts = [stack[0, ...] for stack in stacks]
+        return stacks
 
     def _krum(self, sqdist: np.ndarray, m: int | None, neighbors: int | None) -> np.ndarray:
         n = self.rows.n
@@ -235,13 +258,11 @@ def _ones(n: int, chosen: np.ndarray) -> np.ndarray:
     return weights
 
 
-def arc_scales(sqnorms: np.ndarray, missing: np.ndarray, f: int) -> np.ndarray:
-    """The factors that clip the 2 f (n - f) // n longest vectors to the longest of the others; 0 for missing vectors."""
-    n = len(sqnorms)
-    norms = np.sqrt(np.where(missing, np.inf, sqnorms))
-    limit = np.sort(norms)[n - 2 * f * (n - f) // n - 1]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(missing, 0.0, np.where(norms > limit, limit / norms, 1.0))
+def arc_scales(norms: np.ndarray, f: int) -> np.ndarray:
+    """The factors that clip the 2 f (n - f) // n longest vectors to the longest of the others; 0 for infinite norms."""
+    n = len(norms)
+    limit = np.sort(norms)[n - 1 - 2 * f * (n - f) // n]
+    return np.divide(limit, norms, out=np.ones(n), where=norms > limit)
 
 
 def mixed_sqdist(sqdist: np.ndarray, weights: np.ndarray) -> np.ndarray:
