@@ -58,6 +58,9 @@ int fgd_robust_pairwise_row(const fgd_rows *x, int64_t row, double *partial, cha
 int64_t fgd_robust_point_chunks(int64_t d);
 int fgd_robust_sqdist_to(const fgd_rows *x, const fgd_rows *point, double *partial, char *bad, fgd_job *job);
 void fgd_robust_point_sum(int64_t n, int64_t chunks, const double *partial, const char *bad, double *sums);
+/* csrc/geometric.c: 0 converged, 1 max_iter, -1 no memory */
+int fgd_robust_geometric_median(int64_t n, const double *sqdist, const double *share, double smoothing, double tol,
+                                int64_t max_iter, double *weights, double *objective, int64_t *iterations);
 int64_t fgd_robust_column_chunks(int64_t d);
 int fgd_robust_combine(const fgd_rows *x, const double *weights, double divisor, const fgd_rows *out, fgd_job *job);
 int fgd_robust_rank_mean(const fgd_rows *x, int64_t first, int64_t window, int64_t moves, double divisor, int64_t tolerated,

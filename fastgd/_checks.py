@@ -41,3 +41,17 @@ def array_out(out: Any, shape: tuple[int, ...], dtype: str, device: str, name: s
     if device == "cpu" and not (data.flags.c_contiguous and data.flags.writeable):
         raise ValueError(f"{name} must be C-contiguous and writable: pass numpy.empty({shape}, '{dtype}')")
     return data
+
+
+def number(value: Any, name: str, low: float = -np.inf, *, above: bool = False) -> float:
+    """`value` as a finite float of at least `low` (above it with `above`); TypeError or ValueError naming the argument."""
+    try:
+        result = None if isinstance(value, str | bytes) else float(value)
+    except (TypeError, ValueError):
+        result = None
+    bound = "" if low == -np.inf else f" {'above' if above else 'of at least'} {low:g}"
+    if result is None:
+        raise TypeError(f"{name} must be a finite number{bound}, got {value!r}")
+    if not np.isfinite(result) or result < low or (above and result == low):
+        raise ValueError(f"{name} must be a finite number{bound}, got {value!r}")
+    return result

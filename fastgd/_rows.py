@@ -90,6 +90,35 @@ class Rows:
         return self._with([[*(_row(layer, i) for i in range(self.n)), part]
                            for layer, part in zip(self.layers, parts, strict=True)])
 
+    def single(self, parts: Sequence[Any]) -> Rows:
+        """One vector, whose layer arrays are `parts`, as rows."""
+        return self._with([[part] for part in parts])
+
+    def parse_one(self, vector: Any, name: str) -> list[Any]:
+        """The layer arrays of an argument that must be structured like one of the vectors."""
+        arrays = vector if self.form == "layers" else [vector]
+        if not isinstance(arrays, list | tuple) or len(arrays) != len(self.layers):
+            raise ValueError(f"{name} must be a list of {len(self.layers)} arrays, one per layer of a vector of {self.name}")
+        parts = []
+        for k, (array, layer) in enumerate(zip(arrays, self.layers, strict=True)):
+            label = f"{name}[{k}]" if self.form == "layers" else name
+            data, operand, _ = unpack(array, label)
+            if tuple(data.shape) != layer.shape or operand != (self.operand.device, layer.dtype):
+                raise ValueError(f"{label} is {operand.dtype} {tuple(data.shape)} on {operand.device}, but the vectors of "
+                                 f"{self.name} are {layer.dtype} {layer.shape} on {self.operand.device}")
+            contiguous = operand.device != "cpu" or data.flags.c_contiguous
+            parts.append(data if contiguous else np.ascontiguousarray(data).reshape(data.shape))
+        return parts
+
+    def clone(self) -> Rows:
+        """The vectors in memory of their own."""
+        layers = []
+        for layer, stack in zip(self.layers, self.empty(self.n), strict=True):
+            for i in range(self.n):
+                stack[i, ...] = _row(layer, i)
+            layers.append(Layer(stack, layer.dtype, layer.shape, layer.wrap))
+        return Rows(self.name, self.n, layers, self.operand, self.form)
+
     def _with(self, data: list[list[Any]]) -> Rows:
         layers = [Layer(rows, layer.dtype, layer.shape, layer.wrap) for rows, layer in zip(data, self.layers, strict=True)]
         return Rows(self.name, len(data[0]), layers, self.operand, "vectors" if self.form == "stacked" else self.form)

@@ -41,11 +41,13 @@ from .._dispatch import register
 
 register("robust", ("pairwise_sqdist", "select", "combine", "median", "trimmed_mean"), ("cpu", "cuda", "reference"), FLOATS)
 register("robust", ("sqdist_to", "pairwise_row"), ("cpu", "reference"), FLOATS)
-register("robust", ("krum_scores",), ("cpu", "cuda", "reference"), ("float64",))
+register("robust", ("krum_scores", "geometric_median"), ("cpu", "cuda", "reference"), ("float64",))
 register("robust", ("nearest_mean",), ("cpu", "reference"), FLOATS)
 register("robust", ("bulyan_select", "nearest"), ("cpu", "cuda", "reference"), ("float64",))
 
 from . import attacks as attacks  # noqa: E402  (the rows above must stand in the table first)
+from .centers import GeometricMedianInfo, centered_clip, geometric_median, geometric_median_weights  # noqa: E402
+from .clipping import arc, clip  # noqa: E402
 from .combinations import combine, mean  # noqa: E402
 from .coordinates import median, trimmed_mean  # noqa: E402
 from .distances import KrumInfo, krum, krum_scores, multikrum, pairwise_sqdist  # noqa: E402
@@ -54,5 +56,8 @@ from .filters import caf  # noqa: E402
 from .mixing import bucketing, nnm, nnm_weights  # noqa: E402
 from .subsets import bulyan, mda, monna, smea  # noqa: E402
 
-__all__ = ["KrumInfo", "combine", "krum", "krum_scores", "mean", "median", "multikrum", "pairwise_sqdist", "trimmed_mean"]
+__all__ = [
+    "GeometricMedianInfo", "KrumInfo", "arc", "centered_clip", "clip", "combine", "geometric_median", "geometric_median_weights",
+    "krum", "krum_scores", "mean", "median", "multikrum", "pairwise_sqdist", "trimmed_mean",
+]
 __all__ += ["AggregateInfo", "aggregate", "bucketing", "bulyan", "caf", "mda", "monna", "nnm", "nnm_weights", "smea"]

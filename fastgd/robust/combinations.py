@@ -61,13 +61,7 @@ def combine(x: Any, weights: Any, *, out: Any = None, backend: str | None = None
         parts = None if out is None else rows.check_out(out)
         return weighted_sum(rows, w[None], 1.0, out, parts, backend, num_threads)
     outs = None if out is None else rows.check_outs(out, len(w))
-    stacks = rows.empty(len(w))
-    find("robust.combine", rows.operand, backend)(rows, w, 1.0, stacks, _threads.budget(num_threads, rows.nbytes))
-    if outs is None:
-        return rows.vectors(stacks)
-    for a, parts in enumerate(outs):
-        rows.store([stack[a, ...] for stack in stacks], out, parts)
-    return out
+    return weighted_sums(rows, w, out, outs, backend, num_threads)
 
 
 @runs("robust.combine")
@@ -143,6 +137,18 @@ def weighted_sum(rows: Rows, weights: np.ndarray, divisor: float, out: Any, part
     stacks = [part[None] for part in parts] if parts is not None and direct else rows.empty(1)
     find("robust.combine", rows.operand, backend)(rows, weights, divisor, stacks, _threads.budget(num_threads, rows.nbytes))
     return out if direct else rows.store([stack[0, ...] for stack in stacks], out, parts)
+
+
+def weighted_sums(rows: Rows, weights: np.ndarray, out: Any, outs: list[list[Any]] | None, backend: str | None,
+                  num_threads: int | None) -> Any:
+    """Several combinations of the rows; `outs` are the parts of `out`."""
+    stacks = rows.empty(len(weights))
+    find("robust.combine", rows.operand, backend)(rows, weights, 1.0, stacks, _threads.budget(num_threads, rows.nbytes))
+    if outs is None:
+        return rows.vectors(stacks)
+    for a, parts in enumerate(outs):
+        rows.store([stack[a, ...] for stack in stacks], out, parts)
+    return out
 
 
 def _weights(weights: Any, n: int) -> np.ndarray:

@@ -96,6 +96,15 @@ def nearest(sqdist: np.ndarray, bad: np.ndarray, own: np.ndarray, keep: int) -> 
     return np.where(below | (level & (np.cumsum(level, axis=1) <= room)), 1.0, 0.0)
 
 
+def geometric_median(sqdist: np.ndarray, share: np.ndarray, smoothing: float, tol: float,
+                     max_iter: int) -> tuple[np.ndarray, float, int, bool]:
+    weights, objective, iterations = np.empty(len(share)), _new("double *"), _new("int64_t *")
+    status = lib.fgd_robust_geometric_median(len(share), _from_buffer(_DOUBLES, sqdist), _from_buffer(_DOUBLES, share), smoothing,
+                                             tol, max_iter, _from_buffer(_DOUBLES, weights), objective, iterations)
+    _check(status < 0)
+    return weights, objective[0], iterations[0], status == 0
+
+
 def combine(rows: Rows, weights: np.ndarray, divisor: float, stacks: list[np.ndarray], threads: int) -> int:
     x, keep = _rows(rows)
     out, keep_out = _stack(rows, stacks, len(weights))
@@ -187,6 +196,6 @@ def _split(call: Callable[[Any], int], chunks: Callable[[int, int], int], rows: 
     return job.broken - 1
 
 
-def _check(status: int) -> None:
+def _check(status: int | bool) -> None:
     if status:
         raise MemoryError("fastgd could not get scratch memory for its tiles")

@@ -149,6 +149,11 @@ def nearest(sqdist: np.ndarray, bad: np.ndarray, own: np.ndarray, keep: int) -> 
     return find("robust.nearest", Operand("cpu", "float64"), "auto")(sqdist, bad, own, keep)
 
 
+def geometric_median(*arguments: Any) -> Any:
+    """As `krum_scores`: on the host."""
+    return find("robust.geometric_median", Operand("cpu", "float64"), "auto")(*arguments)
+
+
 # ------------------------------------------------------------------------------------------------ linear combinations
 
 

@@ -136,6 +136,45 @@ def pairwise_row(rows: Rows, index: int, threads: int = 1) -> tuple[np.ndarray, 
     return sqdist[index], bad
 
 
+def geometric_median(sqdist: np.ndarray, share: np.ndarray, smoothing: float, tol: float,
+                     max_iter: int) -> tuple[np.ndarray, float, int, bool]:
+    """Weights of the minimiser of sum_i share_i max(smoothing, |v - x_i|)-smoothed distances, by Weiszfeld's steps.
+
+    Returns also the objective, the steps made, and whether the pull on v fell to `tol`. All of it in 80-bit arithmetic, by
+    |v - x_i|^2 = (D w)_i - w'D w / 2; a start below every point's own objective keeps v off the points.
+    """
+    sqdist, share, nu = sqdist.astype(np.longdouble), share.astype(np.longdouble), np.longdouble(smoothing)
+
+    def cost(distance: np.ndarray) -> Any:
+        near = distance < nu
+        return (share * np.where(near, (distance**2 / np.where(near, nu, 1) + nu) / 2, distance)).sum(axis=-1)
+
+    def step(w: np.ndarray) -> tuple[np.ndarray, Any, Any]:
+        """Weiszfeld's weights after w, the cost of w, and the pull on it."""
+        distance = np.sqrt(np.maximum(sqdist @ w - w @ sqdist @ w / 2, 0))
+        b = share / np.maximum(np.maximum(distance, nu), np.finfo(np.longdouble).tiny)
+        move = b / b.sum() - w
+        return b / b.sum(), cost(distance), b.sum() * np.sqrt(max(-move @ sqdist @ move / 2, 0))
+
+    best = int(np.argmin(cost(np.sqrt(sqdist))))
+    w = np.zeros_like(share)
+    w[best] = 1.0
+    apart = sqdist[best] > 0
+    force = np.where(apart, share / np.sqrt(np.where(apart, sqdist[best], 1)), 0)
+    inner = (sqdist[best] + sqdist[best][:, None] - sqdist) / 2
+    pull, own = np.sqrt(max(force @ inner @ force, 0)), share[~apart].sum()
+    if pull <= own + tol and nu == 0:
+        return w.astype(np.float64), float(cost(np.sqrt(sqdist[best]))), 0, True
+    if pull > own:
+        w = own / pull * w + (1 - own / pull) * force / force.sum()
+    for iteration in range(max_iter + 1):
+        image, _, gradient = step(w)
+        if gradient <= tol or iteration == max_iter:
+            break
+        w = image
+    return image.astype(np.float64), float(step(image)[1]), iteration, bool(gradient <= tol)
+
+
 def _wide(rows: Rows) -> np.ndarray:
     """The (n, d) vectors in a precision above their own."""
     return rows.matrix().astype(np.longdouble if rows.operand.dtype == "float64" else np.float64, copy=False)
