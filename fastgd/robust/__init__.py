@@ -49,9 +49,9 @@ from . import attacks as attacks  # noqa: E402  (the rows above must stand in th
 from .centers import GeometricMedianInfo, centered_clip, geometric_median, geometric_median_weights  # noqa: E402
 from .clipping import arc, clip  # noqa: E402
 from .combinations import combine, mean  # noqa: E402
+from .composition import AggregateInfo, aggregate  # noqa: E402
 from .coordinates import median, trimmed_mean  # noqa: E402
 from .distances import KrumInfo, krum, krum_scores, multikrum, pairwise_sqdist  # noqa: E402
-from .composition import AggregateInfo, aggregate  # noqa: E402
 from .filters import caf  # noqa: E402
 from .mixing import bucketing, nnm, nnm_weights  # noqa: E402
 from .subsets import bulyan, mda, monna, smea  # noqa: E402

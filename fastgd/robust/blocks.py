@@ -39,6 +39,17 @@ class Image:
             return to_host(kernel(self._made(), self.threads)[0])
         return self._sum((len(self.weights),) * 2, lambda block, *_: kernel(block, 1)[0])
 
+    def distance_to(self, point: Rows | None) -> np.ndarray:
+        """(m,) distances of the images to one vector (None: the origin), also where a square leaves the range of float64."""
+        sqdist = self.sqdist_to(point)
+        far = sqdist > 2.0**1000
+        if far.any():  # the vector itself is of no account that far away
+            small = Image(self.rows, self.weights[far], self.divisor * 2.0**600, self.backend, self.threads)
+            with np.errstate(over="ignore"):
+                sqdist[far] = small.sqdist_to(None)
+                return np.where(far, np.sqrt(sqdist) * 2.0**600, np.sqrt(sqdist))
+        return np.sqrt(sqdist)
+
     def sqdist_to(self, point: Rows | None) -> np.ndarray:
         """(m,) squared distances of the images to one vector (None: the origin)."""
         kernel = find("robust.sqdist_to", self.rows.operand, self.backend)

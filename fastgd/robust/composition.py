@@ -24,14 +24,15 @@ RULES: dict[str, tuple[str, ...]] = {
 }
 WITHOUT_F = ("centered_clip", "geometric_median", "mean", "median")
 COORDINATEWISE = ("meamed", "median", "trimmed_mean")
-WEIGHTED = ("caf", "centered_clip", "geometric_median")
+WEIGHTED = ("caf", "geometric_median")
+WITHOUT_WEIGHTS = (*COORDINATEWISE, "centered_clip")
 PRE = ("arc", "nnm")
 
 
 class AggregateInfo(NamedTuple):
     """What `aggregate` did with the vectors."""
 
-    weights: np.ndarray | None  #: (n,) float64, the result is sum_i weights_i x_i; None for coordinate-wise results
+    weights: np.ndarray | None  #: (n,) float64, the result is sum_i weights_i x_i; None where it is no such sum
     selected: np.ndarray | None  #: int64, the pre-aggregated vectors that the rule chose, ascending; None if it chose none
     bad_rows: np.ndarray  #: (n,) bool, True where a vector has a NaN or an Inf
 
@@ -98,7 +99,7 @@ def aggregate(x: Any, f: int, *, rule: str = "krum", pre: Sequence[str] = (), ou
     _check_names(rule, pre, options)
     rows = parse(x)
     f = count(f, "f", 0, rows.n - 1)
-    if not pre and (not return_info or rule in COORDINATEWISE):
+    if not pre and (not return_info or rule in WITHOUT_WEIGHTS):
         arguments = () if rule in WITHOUT_F else (f,)
         function = getattr(importlib.import_module("fastgd.robust"), rule)
         vector = function(x, *arguments, **options, out=out, backend=backend, num_threads=num_threads)
@@ -193,7 +194,7 @@ class _Composition:
             norms, self.bad = clipping.distances_to(self.rows, None, self.backend, self.num_threads)
             subsets.refuse_bad(self.rows, self.bad, self.f)
         else:
-            norms = np.where(self.missing, np.inf, np.sqrt(self.image().sqdist_to(None)))
+            norms = np.where(self.missing, np.inf, self.image().distance_to(None))
         self.weights = arc_scales(norms, self.f)[:, None] * self.weights
         self._sqdist, self.missing = None, np.zeros(self.rows.n, bool)
 
@@ -236,7 +237,7 @@ class _Composition:
         combine, threads = find("robust.combine", rows.operand, self.backend), _threads.budget(self.num_threads, rows.nbytes)
         for _ in range(iterations):
             both = rows.append(parts)
-            pulls = centers._pulls(np.sqrt(self.image().sqdist_to(both.take([n]))), radius)
+            pulls = centers._pulls(self.image().distance_to(both.take([n])), radius)
             weights = np.append(pulls[:-1] @ self.weights / self.divisor, pulls[-1])
             stacks = rows.empty(1)
             combine(both, weights[None], float(n), stacks, threads)
