@@ -133,8 +133,9 @@ def test_arguments(backend: str) -> None:
     x = vectors("plain", "float64", 6)
     cases = [
         ({"rule": "average"}, "rule must be one of"), ({"pre": ("mnn",)}, "pre must be"), ({"pre": "nnm"}, "pre must be"),
-        ({"m": 3}, "m is no option of krum"), ({"rule": "monna", "pre": ("nnm",)}, "trusted"), ({"rule": "median", "m": 3}, "none"),
-        ({"rule": "monna", "trusted": -1, "pre": ("nnm",)}, "trusted"), ({"rule": "multikrum", "m": 0, "pre": ("nnm",)}, "m must"),
+        ({"m": 3}, "m is no option of krum"), ({"rule": "monna", "pre": ("nnm",)}, "trusted"),
+        ({"rule": "median", "m": 3}, "none"), ({"rule": "multikrum", "m": 0, "pre": ("nnm",)}, "m must"),
+        ({"rule": "monna", "trusted": -1, "pre": ("nnm",)}, "trusted"),
         ({"out": np.empty(7), "pre": ("nnm",)}, "out"), ({"rule": "centered_clip", "pre": ("nnm",)}, "radius"),
     ]
     for kwargs, message in cases:

@@ -162,7 +162,7 @@ def test_bucketing_is_a_fair_shuffle() -> None:
 def test_bucketing_arguments(backend: str) -> None:
     x = normal(6, 5)
     for size, seed in ((0, 0), (-1, 0), (1.5, 0), (2, -1), (2, 2**64), (2, 0.5)):
-        with pytest.raises((ValueError, TypeError), match="size|seed"):
+        with pytest.raises((ValueError, TypeError), match=r"size|seed"):
             robust.bucketing(x, size, seed=seed, backend=backend)
     out = np.full((3, 5), 7.0)
     assert robust.bucketing(x, 2, out=out, backend=backend) is out
@@ -238,3 +238,10 @@ def test_mixing_same_bits_for_threads_and_instruction_sets(dtype: str) -> None:
             assert {bits(robust.nnm(x, 4, num_threads=threads)) for threads in (1, 2, 3)} == {expected}
     finally:
         _native.lib.fgd_isa_use(current)
+
+
+def test_nnm_into_memory_of_the_vectors_themselves(backend: str) -> None:
+    x = normal(8, 300)
+    expected = robust.nnm(x, 2, backend=backend)
+    assert robust.nnm(x, 2, out=x, backend=backend) is x
+    assert bits(x) == bits(expected)

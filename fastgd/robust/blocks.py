@@ -118,7 +118,7 @@ class Image:
                 use = user(run)
                 for k, lo, hi in runs[run]:
                     layer = self.rows.layers[k]
-                    memory = np.empty((len(made), hi - lo), STORAGE[layer.dtype])
+                    memory: Any = np.empty((len(made), hi - lo), STORAGE[layer.dtype])
                     part = _columns(layer, lo, hi)
                     if len(made):
                         combine(self._block(part, layer, len(self.weights[0]), hi - lo), weights, self.divisor, [memory], 1)
@@ -137,7 +137,8 @@ class Image:
         """All images at once."""
         stacks = self.rows.empty(len(self.weights))
         find("robust.combine", self.rows.operand, self.backend)(self.rows, self.weights, self.divisor, stacks, self.threads)
-        layers = [Layer(stack, layer.dtype, layer.shape, layer.wrap) for stack, layer in zip(stacks, self.rows.layers, strict=True)]
+        layers = [Layer(stack, layer.dtype, layer.shape, layer.wrap)
+                  for stack, layer in zip(stacks, self.rows.layers, strict=True)]
         return Rows(self.rows.name, len(self.weights), layers, self.rows.operand, self.rows.form)
 
 

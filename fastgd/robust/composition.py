@@ -64,7 +64,7 @@ def aggregate(x: Any, f: int, *, rule: str = "krum", pre: Sequence[str] = (), ou
         Where to run; see `fastgd.use`.
     num_threads : int, optional
         Threads to use at most; see `fastgd.use`.
-    **options
+    **options : Any
         The rule's own options, such as `m` for multikrum or `trusted` for monna.
 
     Returns
@@ -272,10 +272,10 @@ def mixed_sqdist(sqdist: np.ndarray, weights: np.ndarray) -> np.ndarray:
     By inner products about a centre among the nearest vectors: what two rows of W have in common cancels there at the
     scale of those, and a vector far away spoils only the y that have it. Equal rows of W are at distance 0, to the bit.
     """
-    unique, place = np.unique(weights, axis=0, return_inverse=True)
-    place = place.reshape(-1)
-    spread = np.array([sqdist[i, row > 0.0].max(initial=0.0) for i, row in enumerate(weights)])
-    centre = weights[spread.argmin()]
+    places: dict[bytes, int] = {}
+    place = np.array([places.setdefault(row.tobytes(), len(places)) for row in weights])
+    unique = weights[np.unique(place, return_index=True)[1]]
+    centre = weights[np.where(weights > 0.0, sqdist, 0.0).max(axis=1).argmin()]
     used = np.flatnonzero(centre)
     means = sqdist[:, used] @ centre[used]
     far = np.isinf(means)

@@ -69,17 +69,17 @@ def nnm(x: Any, f: int, *, out: Any = None, backend: str | None = None, num_thre
     f = count(f, "f", 0, rows.n - 1)
     outs = None if out is None else rows.check_outs(out, rows.n)
     sqdist, bad = finite_sqdist(rows, f, backend, num_threads)
-    stacks = rows.empty(rows.n)
+    stacks, direct = _memory(rows, rows.n, out, outs)
     combine, threads = find("robust.combine", rows.operand, backend), _threads.budget(num_threads, rows.nbytes)
     combine(rows, nnm_counts(rows.operand, sqdist, bad, f, backend), float(rows.n - f), stacks, threads)
     if bad.any():
         finite = np.where(bad, 0.0, 1.0)
         first, *others = np.flatnonzero(bad)
-        combine(rows, finite[None], float(finite.sum()), [stack[first : first + 1] for stack in stacks], threads)
+        combine(rows, finite[None], float(np.count_nonzero(~bad)), [stack[first : first + 1] for stack in stacks], threads)
         for stack in stacks:
             for i in others:
                 stack[i, ...] = stack[first, ...]
-    return _store(rows, stacks, out, outs)
+    return out if direct else _store(rows, stacks, out, outs)
 
 
 @runs("robust.nearest")
@@ -143,7 +143,7 @@ def nnm_weights(sqdist: Any, f: int, *, out: Any = None, backend: str | None = N
         raise ValueError(f"rows {index_list(bad)} of sqdist are infinite: {bad.sum()} dropped vectors, but only f={f} were "
                          "declared: raise f or remove them")
     weights = nnm_counts(operand, data, bad, f, backend) / (n - f)
-    weights[bad] = np.where(bad, 0.0, 1.0 / max(1, np.count_nonzero(~bad)))
+    weights[bad] = np.where(bad, 0.0, 1.0 / max(1, int(np.count_nonzero(~bad))))
     if view is None:
         return wrap(weights) if operand.device == "cpu" else weights
     view[...] = weights
@@ -194,8 +194,8 @@ def bucketing(x: Any, size: int, *, seed: int = 0, out: Any = None, backend: str
     Examples
     --------
     >>> import fastgd, numpy as np
-    >>> fastgd.robust.bucketing(np.arange(6.0)[:, None], 2, seed=1).mean()
-    2.5
+    >>> fastgd.robust.bucketing(np.arange(6.0)[:, None], 6, seed=1)
+    array([[2.5]])
     """
     rows = parse(x)
     size = min(count(size, "size", 1), rows.n)
@@ -228,6 +228,14 @@ def nnm_counts(operand: Operand, sqdist: np.ndarray, bad: np.ndarray, f: int, ba
     counts = nearest(operand, sqdist, bad, np.arange(n), n - f, backend)
     counts[bad] = 0.0
     return counts
+
+
+def _memory(rows: Rows, m: int, out: Any, outs: list[list[Any]] | None) -> tuple[list[Any], bool]:
+    """Memory for m vectors: that of `out=` itself where it is one array apart from the vectors, and whether it is."""
+    if outs is None or rows.form != "stacked" or rows.may_overlap([part for parts in outs for part in parts]):
+        return rows.empty(m), False
+    layer = rows.layers[0]
+    return [array_out(out, (m, *layer.shape), layer.dtype, rows.operand.device)], True
 
 
 def _store(rows: Rows, stacks: list[Any], out: Any, outs: list[list[Any]] | None) -> Any:

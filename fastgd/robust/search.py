@@ -11,6 +11,7 @@ Distances are those of finite vectors: no NaN, but +inf where a square overflowe
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -86,7 +87,8 @@ def _first_independent(adjacent: list[int], n: int, keep: int) -> np.ndarray:
     """The lexicographically first `keep` vertices without an edge between them; there are such."""
     alive = (1 << n) - 1
     witness = _cover(adjacent, alive, n - keep) or 0  # vertices that may go
-    gone, kept = 0, []
+    gone = 0
+    kept: list[int] = []
     for v in range(n):
         if len(kept) == keep:
             break
@@ -127,7 +129,8 @@ def least_eigenvalue(sqdist: np.ndarray, keep: int) -> np.ndarray:
     search.run(everything, everything)
     search.stop_at_first = True
     search.limit = search.value * (1.0 + 2.0 * TIE)
-    witness, free, alive = search.found, everything.copy(), everything.copy()
+    witness: Any = search.found
+    free, alive = everything.copy(), everything.copy()
     for i in range(len(inside)):
         if np.count_nonzero(alive & ~free) == keep:
             break

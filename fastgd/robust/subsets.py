@@ -21,7 +21,7 @@ from .combinations import weighted_sum
 
 @runs("robust.pairwise_sqdist", "robust.bulyan_select:float64", "robust.nearest_mean")
 def bulyan(x: Any, f: int, *, out: Any = None, backend: str | None = None, num_threads: int | None = None) -> Any:
-    """Bulyan: Krum chooses theta = n - 2 f vectors one by one, then each coordinate averages its beta = theta - 2 f middle values.
+    """Bulyan: Krum chooses theta = n - 2 f vectors one by one; each coordinate averages beta = theta - 2 f middle values.
 
     Each choice is Krum's among the r vectors left, with their r - f - 2 nearest others (at least one). The second phase
     averages, per coordinate, the beta values of the chosen vectors that are nearest to the chosen vectors' median.
@@ -71,7 +71,7 @@ def bulyan(x: Any, f: int, *, out: Any = None, backend: str | None = None, num_t
     parts = None if out is None else rows.check_out(out)
     sqdist, bad = finite_sqdist(rows, f, backend, num_threads)
     selected = bulyan_selection(rows, sqdist, bad, f, backend)
-    return nearest_mean(rows.take(selected), len(selected) - 2 * f, out, parts, backend, num_threads)
+    return nearest_mean(rows.take(selected.tolist()), len(selected) - 2 * f, out, parts, backend, num_threads)
 
 
 @runs("robust.pairwise_sqdist", "robust.combine")
