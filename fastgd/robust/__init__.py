@@ -33,7 +33,8 @@ Determinism: every function here is deterministic, with the same bits for every 
 set; on CUDA the results agree with the CPU's within the error budget of `cases.py`.
 
 Where things are: `reference.py` is the oracle (plain NumPy), `cpu.py` the front of csrc/robust.c, `cuda.py` the GPU
-kernels, `network.py` the sorting networks both use, `cases.py` the benchmark's inputs, peers and error budgets.
+kernels, `network.py` the sorting networks both use, `search.py` finds best subsets, `blocks.py` makes mixed vectors block
+by block, `cases.py` the benchmark's inputs, peers and error budgets.
 """
 
 from .._arrays import FLOATS
