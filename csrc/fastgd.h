@@ -74,6 +74,9 @@ int fgd_robust_scale(const fgd_rows *x, const double *factor, const fgd_rows *ou
 int fgd_robust_rank_mean(const fgd_rows *x, int64_t first, int64_t window, int64_t moves, double divisor, int64_t tolerated,
                          const fgd_rows *out, fgd_job *job);
 
+/* ---- robust: logic on n x n distances (csrc/selection.c) */
+int fgd_robust_bulyan_select(const double *sqdist, const int64_t *order, int64_t n, int64_t f, const char *bad, char *selected);
+
 /* ---- random (csrc/random_body.h): elements start .. start + size - 1 of the streams of (seed, step) */
 int64_t fgd_random_chunks(int64_t size);
 void fgd_random_bits32(uint64_t seed, uint32_t step, uint64_t start, int64_t size, uint32_t *out, fgd_job *job);

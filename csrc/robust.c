@@ -84,6 +84,58 @@ static int fgd_any_double(const fgd_rows *x)
     return 0;
 }
 
+/* ---- linear combinations: which rows each result needs, for the kernels of combine.h */
+
+enum { COMBINE_ROWS = 32 };
+enum { FGD_SOME_WEIGHTS, FGD_UNIT_WEIGHTS, FGD_NO_WEIGHTS };
+
+typedef struct {
+    int64_t n, m;
+    const double *weights;
+    double divisor;
+    int64_t groups;  /* of COMBINE_ROWS rows, one bit each */
+    void *sums;      /* m x 512 bytes; the memory of all that follows */
+    double *tile;    /* COMBINE_ROWS x 64 */
+    int64_t *leader; /* (m) the first result with the same weights */
+    uint32_t *rows;  /* (m, groups) the rows with a weight */
+    uint32_t *used;  /* (groups) the rows with a weight in any result */
+    char *form;      /* (m) what the weights are like */
+} fgd_combination;
+
+/* Fill the plan's fields from `groups` on; -1 when there is no memory. */
+static int fgd_combination_plan(fgd_combination *w)
+{
+    int64_t n = w->n, m = w->m, groups = w->groups = (n + COMBINE_ROWS - 1) / COMBINE_ROWS;
+    w->sums = fgd_scratch(512 * m + 512 * COMBINE_ROWS + 8 * m + 4 * (m + 1) * groups + m);
+    if (!w->sums)
+        return -1;
+    w->tile = (double *)((char *)w->sums + 512 * m);
+    w->leader = (int64_t *)(w->tile + 64 * COMBINE_ROWS);
+    w->rows = (uint32_t *)(w->leader + m);
+    w->used = w->rows + m * groups;
+    w->form = (char *)(w->used + groups);
+    memset(w->rows, 0, (size_t)(4 * (m + 1) * groups));
+    for (int64_t a = 0; a < m; a++) {
+        const double *weights = w->weights + a * n;
+        uint32_t *rows = w->rows + a * groups;
+        w->form[a] = FGD_NO_WEIGHTS;
+        for (int64_t i = 0; i < n; i++) {
+            if (weights[i] == 0.0)
+                continue;
+            rows[i / COMBINE_ROWS] |= (uint32_t)1 << i % COMBINE_ROWS;
+            w->used[i / COMBINE_ROWS] |= (uint32_t)1 << i % COMBINE_ROWS;
+            if (weights[i] != 1.0)
+                w->form[a] = FGD_SOME_WEIGHTS;
+            else if (w->form[a] == FGD_NO_WEIGHTS)
+                w->form[a] = FGD_UNIT_WEIGHTS;
+        }
+        w->leader[a] = 0;
+        while (w->leader[a] < a && memcmp(w->weights + w->leader[a] * n, weights, (size_t)(8 * n)) != 0)
+            w->leader[a]++;
+    }
+    return 0;
+}
+
 #include "rows.h" /* its scalar part, compiled for the baseline: the clones share it */
 #define FGD_BODY "robust_body.h"
 #include "isa.h"

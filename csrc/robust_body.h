@@ -87,6 +87,48 @@ FGD_INLINE void FN(add_f)(ACC *acc, v16f x, double weight)
 #endif
 }
 
+/* 16 floats as doubles */
+FGD_INLINE void FN(widen_to_f)(double *place, v16f x)
+{
+#if FGD_LEVEL == 2
+    v8f half[2];
+    memcpy(half, &x, sizeof x);
+    ((v8d *)place)[0] = __builtin_convertvector(half[0], v8d);
+    ((v8d *)place)[1] = __builtin_convertvector(half[1], v8d);
+#else
+    v4f part[4];
+    memcpy(part, &x, sizeof x);
+    for (int h = 0; h < 4; h++)
+        ((v4d *)place)[h] = __builtin_convertvector(part[h], v4d);
+#endif
+}
+
+/* Add the rows in `mask` of a tile to the sums of its 64 columns, 8 registers of them at a time. */
+FGD_NOINLINE void FN(add_tile_f)(const double *tile, uint32_t mask, const double *weights, int unit, ACC *sums)
+{
+    for (int c = 0; c < 64; c += 8 * (int)(sizeof(WIDE) / 8)) {
+        WIDE acc[8], *sum = (WIDE *)((double *)sums + c);
+#pragma GCC unroll 8
+        for (int v = 0; v < 8; v++)
+            acc[v] = sum[v];
+        for (uint32_t left = mask; left; left &= left - 1) {
+            int i = __builtin_ctz(left);
+            const WIDE *x = (const WIDE *)(tile + 64 * i + c);
+            if (unit)
+#pragma GCC unroll 8
+                for (int v = 0; v < 8; v++)
+                    acc[v] += x[v];
+            else
+#pragma GCC unroll 8
+                for (int v = 0; v < 8; v++)
+                    acc[v] += weights[i] * x[v];
+        }
+#pragma GCC unroll 8
+        for (int v = 0; v < 8; v++)
+            sum[v] = acc[v];
+    }
+}
+
 /* acc / divisor in double */
 FGD_INLINE void FN(divide_f)(const ACC *acc, double divisor, double *y)
 {
@@ -214,6 +256,28 @@ FGD_INLINE void FN(add_d)(ACC *acc, v8d x, double weight)
     acc->sum = sum;
 }
 
+FGD_INLINE void FN(widen_to_d)(double *place, v8d x)
+{
+    memcpy(place, &x, sizeof x);
+}
+
+/* Add the rows in `mask` of a tile to the sums of its 32 columns. */
+FGD_NOINLINE void FN(add_tile_d)(const double *tile, uint32_t mask, const double *weights, int unit, ACC *sums)
+{
+    (void)unit;
+    for (int c = 0; c < 4; c += 2) {
+        ACC acc[2] = {sums[c], sums[c + 1]};
+        for (uint32_t left = mask; left; left &= left - 1) {
+            int i = __builtin_ctz(left);
+            const v8d *x = (const v8d *)(tile + 32 * i) + c;
+            FN(add_d)(acc, x[0], weights[i]);
+            FN(add_d)(acc + 1, x[1], weights[i]);
+        }
+        sums[c] = acc[0];
+        sums[c + 1] = acc[1];
+    }
+}
+
 /* The error of the rounded product y * b, without FMA (Dekker 1971). */
 FGD_INLINE v8d FN(product_error)(v8d y, double b, v8d product)
 {
@@ -339,13 +403,18 @@ static int FN(gram)(const fgd_rows *x, int64_t centre, fgd_split split, int64_t 
 
 static int FN(combine)(const fgd_rows *x, const double *weights, double divisor, const fgd_rows *out, fgd_job *job)
 {
+    fgd_combination w = {.n = x->n, .m = out->n, .weights = weights, .divisor = divisor};
+    if (w.m > 1 && fgd_combination_plan(&w))
+        return -1;
     for (fgd_segment s = {0}; fgd_next_segment(x, &s, &job->next);) {
         const fgd_layer *layer = x->layer + s.layer, *y = out->layer + s.layer;
-        if (layer->dtype == FGD_F64)
-            FN(segment_combine_d)(layer, x->n, out->n, s.lo, s.hi, s.offset, weights, divisor, y, job);
-        else
-            FN(segment_combine_f)(layer, x->n, out->n, s.lo, s.hi, s.offset, weights, divisor, y, job);
+        int wide = layer->dtype == FGD_F64;
+        if (w.m > 1)
+            (wide ? FN(segment_mix_d) : FN(segment_mix_f))(layer, s.lo, s.hi, s.offset, &w, y, job);
+        else if (w.m)
+            (wide ? FN(segment_combine_d) : FN(segment_combine_f))(layer, s.lo, s.hi, s.offset, &w, y, job);
     }
+    free(w.sums);
     return 0;
 }
 

@@ -17,12 +17,14 @@ FGD_INLINE void TN(start)(ACC *acc)
 FGD_INLINE int64_t TN(store)(const ACC *acc, double divisor, char *row, int32_t dtype, int64_t column, int64_t count,
                              long double (*rescue)(const void *, int64_t), const void *context)
 {
-    double y[LANES] __attribute__((aligned(64))), doubt = 0.0;
+    double y[LANES] __attribute__((aligned(64)));
+    v8d doubt = {0};
     int64_t broken = -1, item = fgd_itemsize(dtype);
     TN(divide)(acc, divisor, y);
-    for (int l = 0; l < LANES; l++)
-        doubt += y[l] - y[l]; /* NaN as soon as one lane is not finite */
-    for (int64_t l = 0; doubt != 0.0 && l < count; l++)
+    for (int l = 0; l < LANES; l += 8)
+        doubt += *(v8d *)(y + l) - *(v8d *)(y + l); /* NaN where a lane is not finite */
+    int fine = FN(all)(doubt == 0.0);
+    for (int64_t l = 0; !fine && l < count; l++)
         if (!(fabs(y[l]) < INFINITY)) {
             y[l] = LANES == 8 ? (double)rescue(context, column + l) : y[l];
             if (y[l] != y[l])

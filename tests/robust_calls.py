@@ -28,6 +28,15 @@ CALLS = {
     "centered_clip_thrice": (X, lambda x, **kw: robust.centered_clip(x, radius=5.0, iterations=3, **kw)),
     "arc": (X, lambda x, **kw: robust.arc(x, 1, **kw)),
     "clip": (X, lambda x, **kw: robust.clip(x, 5.0, **kw)),
+    "nnm": (X, lambda x, **kw: robust.nnm(x, 1, **kw)),
+    "nnm_weights": (D, lambda x, **kw: robust.nnm_weights(x, 1, **kw)),
+    "bucketing": (X, lambda x, **kw: robust.bucketing(x, 2, **kw)),
+    "mda": (X, lambda x, **kw: robust.mda(x, 1, **kw)),
+    "smea": (X, lambda x, **kw: robust.smea(x, 1, **kw)),
+    "monna": (X, lambda x, **kw: robust.monna(x, 1, 0, **kw)),
+    "caf": (X, lambda x, **kw: robust.caf(x, 1, **kw)),
+    "bulyan": (X, lambda x, **kw: robust.bulyan(x, 0, **kw)),
+    "aggregate": (X, lambda x, **kw: robust.aggregate(x, 1, pre=("nnm",), **kw)),
 }
 calls = pytest.mark.parametrize("x, call", CALLS.values(), ids=CALLS)
 vector_calls = pytest.mark.parametrize(

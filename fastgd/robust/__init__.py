@@ -34,7 +34,8 @@ Determinism: every function here is deterministic, with the same bits for every 
 set; on CUDA the results agree with the CPU's within the error budget of `cases.py`.
 
 Where things are: `reference.py` is the oracle (plain NumPy), `cpu.py` the front of csrc/robust.c, `cuda.py` the GPU
-kernels, `network.py` the GPU's sorting networks, `cases.py` the benchmark's inputs, peers and error budgets.
+kernels, `network.py` the GPU's sorting networks, `search.py` finds best subsets, `blocks.py` makes mixed vectors block
+by block, `cases.py` the benchmark's inputs, peers and error budgets.
 """
 
 from .._arrays import FLOATS
@@ -44,18 +45,24 @@ register("robust", ("pairwise_sqdist", "select", "combine", "median", "trimmed_m
          ("cpu", "cuda", "reference"), FLOATS)
 register("robust", ("pairwise_row",), ("cpu", "reference"), FLOATS)
 register("robust", ("krum_scores", "geometric_median"), ("cpu", "cuda", "reference"), ("float64",))
+register("robust", ("bulyan_select", "nearest"), ("cpu", "cuda", "reference"), ("float64",))
 
 from . import attacks as attacks  # noqa: E402  (the rows above must stand in the table first)
 from .centers import GeometricMedianInfo, centered_clip, geometric_median, geometric_median_weights  # noqa: E402
 from .clipping import arc, clip  # noqa: E402
 from .combinations import combine, mean  # noqa: E402
+from .composition import AggregateInfo, aggregate  # noqa: E402
 from .coordinates import meamed, median, trimmed_mean  # noqa: E402
 from .distances import KrumInfo, krum, krum_scores, multikrum, pairwise_sqdist  # noqa: E402
+from .filters import caf  # noqa: E402
 from .hashing import hamming, lshgm, lshgm_choice, simhash  # noqa: E402
+from .mixing import bucketing, nnm, nnm_weights  # noqa: E402
 from .state import KrumState  # noqa: E402
+from .subsets import bulyan, mda, monna, smea  # noqa: E402
 
 __all__ = [
-    "GeometricMedianInfo", "KrumInfo", "KrumState", "arc", "centered_clip", "clip", "combine", "geometric_median",
-    "geometric_median_weights", "hamming", "krum", "krum_scores", "lshgm", "lshgm_choice", "meamed", "mean", "median", "multikrum",
-    "pairwise_sqdist", "simhash", "trimmed_mean",
+    "AggregateInfo", "GeometricMedianInfo", "KrumInfo", "KrumState", "aggregate", "arc", "bucketing", "bulyan", "caf",
+    "centered_clip", "clip", "combine", "geometric_median", "geometric_median_weights", "hamming", "krum", "krum_scores",
+    "lshgm", "lshgm_choice", "mda", "meamed", "mean", "median", "monna", "multikrum", "nnm", "nnm_weights",
+    "pairwise_sqdist", "simhash", "smea", "trimmed_mean",
 ]

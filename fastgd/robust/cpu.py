@@ -98,6 +98,24 @@ def krum_scores(sqdist: np.ndarray, k: int) -> np.ndarray:
     return scores
 
 
+def bulyan_select(sqdist: np.ndarray, bad: np.ndarray, f: int) -> np.ndarray:
+    n = len(sqdist)
+    selected = np.empty(n, _BOOL)
+    order = np.argsort(sqdist, axis=1, kind="stable").astype(_INT64, copy=False)
+    _check(lib.fgd_robust_bulyan_select(_from_buffer(_DOUBLES, np.ascontiguousarray(sqdist)), _from_buffer(_INTS, order), n, f,
+                                        _from_buffer(_BYTES, bad), _from_buffer(_BYTES, selected)))
+    return np.flatnonzero(selected)
+
+
+def nearest(sqdist: np.ndarray, bad: np.ndarray, own: np.ndarray, keep: int) -> np.ndarray:
+    keys = np.where(bad, np.nan, sqdist)  # NaN ranks last, behind the +inf of finite vectors
+    keys[np.arange(len(own)), own] = -1.0
+    last = np.partition(keys, keep - 1, axis=1)[:, keep - 1, None]
+    below, level = keys < last, keys == last
+    room = keep - below.sum(axis=1, keepdims=True)
+    return np.where(below | (level & (np.cumsum(level, axis=1) <= room)), 1.0, 0.0)
+
+
 def geometric_median(sqdist: np.ndarray, share: np.ndarray, smoothing: float, tol: float,
                      max_iter: int) -> tuple[np.ndarray, float, int, bool]:
     weights, objective, iterations = np.empty(len(share)), _new("double *"), _new("int64_t *")

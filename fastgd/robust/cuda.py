@@ -142,6 +142,14 @@ def krum_scores(sqdist: np.ndarray, k: int) -> np.ndarray:
     return find("robust.krum_scores", Operand("cpu", "float64"), "auto")(sqdist, k)
 
 
+def bulyan_select(sqdist: np.ndarray, bad: np.ndarray, f: int) -> np.ndarray:
+    return find("robust.bulyan_select", Operand("cpu", "float64"), "auto")(sqdist, bad, f)
+
+
+def nearest(sqdist: np.ndarray, bad: np.ndarray, own: np.ndarray, keep: int) -> np.ndarray:
+    return find("robust.nearest", Operand("cpu", "float64"), "auto")(sqdist, bad, own, keep)
+
+
 def geometric_median(*arguments: Any) -> Any:
     """As `krum_scores`: on the host."""
     return find("robust.geometric_median", Operand("cpu", "float64"), "auto")(*arguments)

@@ -46,6 +46,25 @@ def select(rows: Rows, k: int, m: int, threads: int = 1) -> tuple[np.ndarray, np
     return selected, scores, bad
 
 
+def bulyan_select(sqdist: np.ndarray, bad: np.ndarray, f: int) -> np.ndarray:
+    """n - 2 f times the Krum choice among the rows left, with max(1, r - f - 2) neighbours while r are left; ascending."""
+    left, selected = list(range(len(sqdist))), []
+    while len(left) > 2 * f:
+        k = max(1, len(left) - f - 2)
+        scores = krum_scores(sqdist[np.ix_(left, left)], k)
+        selected.append(min((bad[i], score, i) for i, score in zip(left, scores, strict=True))[2])
+        left.remove(selected[-1])
+    return np.sort(selected)
+
+
+def nearest(sqdist: np.ndarray, bad: np.ndarray, own: np.ndarray, keep: int) -> np.ndarray:
+    """(m, n): 1 at each row's `keep` least distances, the lowest index on ties; `own` first, bad vectors last."""
+    weights = np.zeros(sqdist.shape)
+    for row, distances, i in zip(weights, sqdist, own, strict=True):
+        row[np.lexsort((distances, bad, np.arange(len(bad)) != i))[:keep]] = 1.0
+    return weights
+
+
 def combine(rows: Rows, weights: np.ndarray, divisor: float, stacks: list[np.ndarray], threads: int = 1) -> int:
     """y_a = sum_i W_ai x_i / divisor over the nonzero weights; the first coordinate that is not finite, or -1."""
     x = _wide(rows)
