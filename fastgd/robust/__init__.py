@@ -40,6 +40,7 @@ from .._arrays import FLOATS
 from .._dispatch import register
 
 register("robust", ("pairwise_sqdist", "select", "combine", "median", "trimmed_mean"), ("cpu", "cuda", "reference"), FLOATS)
+register("robust", ("nearest_mean", "sqdist_to"), ("cuda", "reference"), FLOATS)
 register("robust", ("krum_scores",), ("cpu", "cuda", "reference"), ("float64",))
 
 from . import attacks as attacks  # noqa: E402  (the rows above must stand in the table first)
