@@ -187,7 +187,7 @@ FGD_INLINE void TN(next_rows)(TN(coming) *c, const void *here, const char **next
 }
 
 /* Add a tile's block sums to `sum`, pairs whose fast sum is not trustworthy one by one. */
-FGD_INLINE void TN(add_tile)(int64_t n, int64_t i, int64_t j, const REAL *a, const REAL *b, int64_t steps, double *tile,
+FGD_INLINE void TN(add_pairs)(int64_t n, int64_t i, int64_t j, const REAL *a, const REAL *b, int64_t steps, double *tile,
                              double *sum, char *bad)
 {
     v8d low = *(v8d *)tile, high = *(v8d *)(tile + 8);
@@ -231,7 +231,7 @@ static void TN(chunk)(const fgd_rows *x, int64_t begin, int64_t end, int64_t blo
                         TN(tile_diagonal)(a, steps, tile, next0, next1);
                     else
                         TN(tile)(a, b, steps, tile, next0, next1);
-                    TN(add_tile)(n, i, j, a, b, steps, tile, partial + 16 * at, bad);
+                    TN(add_pairs)(n, i, j, a, b, steps, tile, partial + 16 * at, bad);
                 }
     }
 }

@@ -111,6 +111,40 @@ FORMATS = {
     "bfloat16": Format("bfloat16", "int16", np.float32, _load_bfloat16, _store_bfloat16, _odd_float32),
 }
 
+# ---------------------------------------------------------------------------------------- sorting by a whole block
+
+
+@cuda.jit(device=True)
+def block_sort(values: Any, at: Any, size: Any) -> None:
+    """Put values[at], .., values[at + size - 1] in ascending order; `size` is a power of two.
+
+    All threads of the block take part, after a barrier; a barrier ends it. Bitonic merges whose first step is mirrored,
+    so that every comparator puts the smaller value first.
+    """
+    run = 2
+    while run <= size:
+        for t in range(cuda.threadIdx.x, size // 2, cuda.blockDim.x):
+            k = t & (run // 2 - 1)
+            _exchange(values, at + 2 * t - k, at + 2 * t - k + (run - 1 - 2 * k))
+        cuda.syncthreads()
+        step = run // 4
+        while step > 0:
+            for t in range(cuda.threadIdx.x, size // 2, cuda.blockDim.x):
+                i = at + 2 * t - (t & (step - 1))
+                _exchange(values, i, i + step)
+            cuda.syncthreads()
+            step //= 2
+        run *= 2
+
+
+@cuda.jit(device=True)
+def _exchange(values: Any, i: Any, j: Any) -> None:
+    a, b = values[i], values[j]
+    if b < a:
+        values[i] = b
+        values[j] = a
+
+
 # ---------------------------------------------------------------------------------------- straight-line networks
 
 #: Comparators per compiled function: LLVM unrolls a loop of this length in full, so every index becomes a constant and

@@ -195,8 +195,8 @@ def krum(x: Any, f: int, *, neighbors: int | None = None, return_info: bool = Fa
     rows = parse(x)
     k = _check_krum(rows.n, f, neighbors)
     parts = None if out is None else rows.check_out(out)
-    info = _select(rows, f, k, 1, backend, num_threads)
-    vector = rows.copy_row(info.selected[0], out, parts)
+    info, chosen = _select(rows, f, k, 1, backend, num_threads)
+    vector = rows.copy_row(info.selected[0], out, parts) if chosen is None else rows.store(chosen, out, parts)
     return (vector, info) if return_info else vector
 
 
@@ -254,7 +254,10 @@ def multikrum(x: Any, f: int, *, m: int | None = None, neighbors: int | None = N
     k = _check_krum(n, f, neighbors)
     m = max(1, n - f - 2) if m is None else count(m, "m", 1, n)
     parts = None if out is None else rows.check_out(out)
-    info = _select(rows, f, k, m, backend, num_threads)
+    info, chosen = _select(rows, f, k, m, backend, num_threads)
+    if chosen is not None:
+        vector = rows.store(chosen, out, parts)
+        return (vector, info) if return_info else vector
     weights = np.zeros((1, n))
     weights[0, info.selected] = 1.0
     vector = weighted_sum(rows, weights, float(m), out, parts, backend, num_threads)
@@ -276,13 +279,24 @@ def _check_krum(n: int, f: int, neighbors: int | None) -> int:
     return count(neighbors, "neighbors", 1, n - 1)
 
 
-def _select(rows: Rows, f: int, k: int, m: int, backend: str | None, num_threads: int | None) -> KrumInfo:
-    """The m rows with the lowest scores; ValueError when more than f rows are bad, or fewer than m are not."""
+def _select(rows: Rows, f: int, k: int, m: int, backend: str | None,
+            num_threads: int | None) -> tuple[KrumInfo, list[Any] | None]:
+    """The m rows with the lowest scores; ValueError when more than f rows are bad, or fewer than m are not.
+
+    On a GPU also the parts of their mean, which the kernels wrote there before the host learned the choice; else None.
+    """
     kernel = find("robust.select", rows.operand, backend)
-    selected, scores, bad = kernel(rows, k, m, _threads.budget(num_threads, rows.nbytes))
+    threads = _threads.budget(num_threads, rows.nbytes)
+    chosen = None
+    if rows.operand.device == "cuda":
+        stacks = rows.empty(1)
+        selected, scores, bad = kernel(rows, k, m, threads, stacks)
+        chosen = [stack[0, ...] for stack in stacks]
+    else:
+        selected, scores, bad = kernel(rows, k, m, threads)
     if selected[-1] < 0 or np.count_nonzero(bad) > f:
         raise ValueError(_too_many_bad(rows, f, m))
-    return KrumInfo(selected, scores, bad)
+    return KrumInfo(selected, scores, bad), chosen
 
 
 def _too_many_bad(rows: Rows, f: int, m: int) -> str:
