@@ -5,7 +5,8 @@
  * Cost:    one read and one write.
  * Order:   a product in double, rounded once to the dtype.
  */
-static void TN(segment_scale)(const fgd_layer *layer, int64_t n, int64_t lo, int64_t hi, const double *factor, const fgd_layer *out)
+static void TN(segment_scale)(const fgd_layer *layer, int64_t n, int64_t lo, int64_t hi, const double *factor,
+                              const fgd_layer *out)
 {
     int32_t dtype = layer->dtype;
     int64_t item = fgd_itemsize(dtype);

@@ -186,6 +186,10 @@ class KrumState:
         if np.count_nonzero(self._bad) > self._f:
             raise ValueError(f"rows {index_list(self._bad)} of the state have a NaN or an Inf: {self._bad.sum()} bad vectors, "
                              f"but only f={self._f} were declared: update them, or make a state with a larger f")
+        if self._certified() and (return_info or not self._certain()):
+            selected, scores, _ = find("robust.select", self._rows.operand, self._options[1])(self._rows, self._k, 1, self._threads())
+            vector = self._rows.copy_row(int(selected[0]), None, None)
+            return (vector, KrumInfo(selected, scores, self._bad.copy())) if return_info else vector
         if return_info or not self._certain():
             self._refresh()
         scores = self._scores(self._sqdist)
@@ -253,13 +257,19 @@ class KrumState:
         for row in stale:
             self._store(row, self._distances(self._rows, row)[0])
 
+    def _certified(self) -> bool:
+        """Whether `krum` answers for the errors of all its distances on these vectors (see docs/robust.md)."""
+        operand = self._rows.operand
+        return self.n > 96 and operand.device == "cpu" and operand.dtype != "float64"
+
     def _certain(self) -> bool:
-        """Whether the choice cannot depend on the errors of stale rows."""
-        if not self._stale.any():
+        """Whether the choice cannot depend on the errors of stale rows, or of all rows where `krum` does not depend on them."""
+        if not self._stale.any() and not self._certified():
             return True
         with np.errstate(invalid="ignore"):  # Inf - Inf, where something is not known
             error = self._error + 2 * self._relative() * (self._sqdist + self._error) + _TINY
-            error[~(self._stale | self._stale[:, None])] = 0.0
+            if not self._certified():
+                error[~(self._stale | self._stale[:, None])] = 0.0
             known = np.isfinite(error) & np.isfinite(self._sqdist)
             low = np.where(known, np.maximum(self._sqdist - error, 0.0), np.where(error > 0.0, 0.0, self._sqdist))
             high = np.where(known, self._sqdist + error, np.inf)

@@ -14,7 +14,7 @@ import numpy as np
 from ... import _cuda
 from ..._rows import Rows
 from ...random import hash32, normal
-from ..cuda import _Call
+from ..cuda_call import Call
 from ..cuda_device import FORMATS
 from .cuda_kernels import (
     FOLD,
@@ -39,7 +39,7 @@ _PARTIAL_BYTES = 64 << 20
 
 
 def simhash(rows: Rows, bits: int, seed: int, threads: int = 1) -> tuple[Any, np.ndarray]:
-    call, n, width = _Call(rows), rows.n, min(rows.d, FOLD)
+    call, n, width = Call(rows), rows.n, min(rows.d, FOLD)
     with _cuda.device_of(call.like):
         hashes = _new(call.like, (n, -(-bits // 8)), "uint8")
         view, bad = _cuda.view(hashes), np.zeros(n, bool)
@@ -61,7 +61,7 @@ def simhash(rows: Rows, bits: int, seed: int, threads: int = 1) -> tuple[Any, np
         return hashes, bad
 
 
-def _fold(call: _Call, rows: Rows, layers: list[Any], seed: int, group: int, scale: np.ndarray, sums: Any,
+def _fold(call: Call, rows: Rows, layers: list[Any], seed: int, group: int, scale: np.ndarray, sums: Any,
           limit: float = SAFE) -> np.ndarray:
     """Fold the vectors into `sums`; which of them have sums that are not below `limit`."""
     blocks = -(-rows.d // FOLD)
@@ -78,7 +78,7 @@ def _fold(call: _Call, rows: Rows, layers: list[Any], seed: int, group: int, sca
     return call.read(unsafe) > 0
 
 
-def _words(call: _Call, seed: int, step: int, first: int, size: int) -> Any:
+def _words(call: Call, seed: int, step: int, first: int, size: int) -> Any:
     """Words first .. first + size - 1 of bits32(seed, step) on the device; `size` is even."""
     words = call.empty((size // 2,))[1].view(np.uint32)
     _cuda.launch(words_kernel, _cuda.blocks(size, _THREADS), _THREADS, call.stream, np.uint64(seed), np.uint64(step),
@@ -87,7 +87,7 @@ def _words(call: _Call, seed: int, step: int, first: int, size: int) -> Any:
 
 
 def lshgm(rows: Rows, shapes: list[tuple[int, int]], bits: int, seed: int, threads: int = 1) -> tuple[Any, np.ndarray]:
-    call, n = _Call(rows), rows.n
+    call, n = Call(rows), rows.n
     total = bits * sum(columns for _, columns in shapes)
     with _cuda.device_of(call.like):
         hashes = _new(call.like, (n, -(-total // 8)), "uint8")
@@ -102,7 +102,7 @@ def lshgm(rows: Rows, shapes: list[tuple[int, int]], bits: int, seed: int, threa
         return hashes, call.read(state)[1:] > 0
 
 
-def _signs(call: _Call, rows: Rows, shapes: list[tuple[int, int]], bits: int, seed: int, scale: float, flags: Any,
+def _signs(call: Call, rows: Rows, shapes: list[tuple[int, int]], bits: int, seed: int, scale: float, flags: Any,
            state: Any) -> None:
     """The flags of all layers; with a scale other than 1 those that were not safe."""
     offset = 0
