@@ -273,15 +273,18 @@ def test_colluding_giants_of_two_sizes(rule, n: int, backend: str) -> None:
         assert np.isfinite(result).all() and np.linalg.norm(result - honest.mean(0)) < 5
 
 
-@pytest.mark.parametrize("scale", [1e-300, 1e-160, 1e-40, 1e-20, 1e20, 1e37, 1e100, 1e150])
-@pytest.mark.parametrize("name", [name for name in RULES if name not in ("geometric_median", "centered_clip")])
+SCALES = [(name, scale) for name in RULES if name not in ("geometric_median", "centered_clip")
+          for scale in (1e-300, 1e-160, 1e-140, 1e-40, 1e-20, 1e20, 1e37, 1e100, 1e150)
+          # Below 1e-150 squares of differences vanish in float64: what rules on distances do there is not promised.
+          if scale > 1e-150 or name in ("median", "trimmed_mean", "meamed")]
+
+
+@pytest.mark.parametrize("name, scale", SCALES)
 def test_all_vectors_may_be_of_any_size(name: str, scale: float, backend: str) -> None:
     """Rules without a length of their own give scaled answers for scaled vectors (powers of two: nearly exactly)."""
     x = cloud(11, 20, seed=4, dtype="float64")
     x[0] += 3
     scale = 2.0 ** round(np.log2(scale))
-    if scale < 1e-150 and name not in ("median", "trimmed_mean", "meamed"):
-        return  # squares of differences vanish in float64, and the docstring of pairwise_sqdist says so
     expected = RULES[name].call(x, 2, backend=backend)
     np.testing.assert_allclose(RULES[name].call(x * scale, 2, backend=backend) / scale, expected, rtol=1e-9)
 
@@ -310,7 +313,7 @@ def test_centered_clip_pulls_giants_by_its_radius_only(backend: str) -> None:
 
 @mixes
 def test_mixes_of_the_fewest_vectors(mix, backend: str) -> None:
-    """Three vectors, f = 1, a giant: nothing but the giant's own row may leave the honest range."""
+    """Three vectors, f = 1, one of them a giant."""
     for giant in (3e38, -1e20):
         x = np.array([[1.0, 2.0], [giant, giant], [2.0, 1.0]], np.float32)
         got = mix(x, 1, backend=backend)
