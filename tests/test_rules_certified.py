@@ -7,6 +7,7 @@ it. Here the distances of the oracle are differences in float64 added by math.fs
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,7 +27,16 @@ def around(n: int, d: int, norm: float, seed: int, byzantine: int = 0) -> np.nda
     return mu * (norm / np.linalg.norm(mu)) + noise * (length / np.linalg.norm(noise, axis=1))[:, None]
 
 
-def check_distances(x: np.ndarray, exact: np.ndarray) -> None:
+def widened(x: np.ndarray, dtype: str, seed: int) -> Any:
+    """The columns of x among 4200 others that are the same in every row: the same distances, of long vectors."""
+    rng = np.random.default_rng(seed)
+    d = x.shape[1] + 4200
+    wide = np.tile(rng.standard_normal(d) * 2.0 ** rng.integers(-3, 8, d), (len(x), 1))
+    wide[:, np.sort(rng.permutation(d)[: x.shape[1]])] = x
+    return make(wide, dtype)
+
+
+def check_distances(x: Any, exact: np.ndarray) -> None:
     got = robust.pairwise_sqdist(x)
     assert (got == got.T).all() and not np.diag(got).any()
     zero = exact == 0
@@ -35,24 +45,41 @@ def check_distances(x: np.ndarray, exact: np.ndarray) -> None:
     assert error.size == 0 or (error.max() < 1e-5 and np.median(error) < 1e-7), (error.max(), np.median(error))
 
 
-def check(values: np.ndarray, f: int, dtype: str = "float32", distances: bool = True) -> list[float]:
-    """Both rules choose what the oracle chooses, stably; returns the oracle's scores."""
+def separated(exact: np.ndarray, scores: list[float], m: int, neighbors: int) -> bool:
+    """Whether the m lowest scores are out of rounding's reach of the rest, or tie with the next without any rounding.
+
+    Without rounding means: sums of integers, or of the same distances.
+    """
+    ranked = sorted(scores)
+    if m == len(scores) or ranked[m] - ranked[m - 1] > 1e-13 * ranked[m]:
+        return True
+    nearest = np.sort(exact, axis=1)[[i for i, s in enumerate(scores) if abs(s - ranked[m]) <= 1e-13 * s], : neighbors + 1]
+    return bool((nearest == nearest[0]).all() or ((nearest == np.rint(nearest)).all() and ranked[m] < 2.0**53))
+
+
+def check(values: np.ndarray, f: int, dtype: str = "float32") -> list[float]:
+    """Both rules choose what the oracle chooses, stably, also of long vectors; returns the oracle's scores."""
     x = make(values, dtype)
     n = len(values)
     exact = oracle.exact_sqdist(floats(x))
     scores = oracle.exact_scores(exact, n - f - 2)
-    vector, info = robust.krum(x, f, return_info=True)
+    more = oracle.exact_scores(exact, n - f - 1)
     best = oracle.best_of(scores, 1)
-    assert info.selected.tolist() == best, (info.selected, best, np.array(scores)[[int(info.selected[0]), best[0]]])
-    assert bits(vector) == bits(x[best[0]])
-    for m in sorted({2, 5, n // 2, n - f - 2, n - f, n}):
-        info = robust.multikrum(x, f, m=m, return_info=True)[1]
-        chosen = oracle.best_of(scores, m)
-        assert info.selected.tolist() == chosen, (m, set(info.selected.tolist()) ^ set(chosen))
-    again = oracle.exact_scores(exact, n - f - 1)
-    assert robust.krum(x, f, neighbors=n - f - 1, return_info=True)[1].selected.tolist() == oracle.best_of(again, 1)
-    if distances:
-        check_distances(x, exact)
+    for y in (x, widened(floats(x), dtype, n)) if dtype != "float64" else (x,):
+        if separated(exact, scores, 1, n - f - 2):
+            vector, info = robust.krum(y, f, return_info=True)
+            assert info.selected.tolist() == best, np.array(scores)[[int(info.selected[0]), best[0]]]
+            assert bits(vector) == bits(y[best[0]])
+        sizes = [m for m in (2, 5, n // 2, n - f - 2, n - f, n) if separated(exact, scores, m, n - f - 2)]
+        assert len(sizes) >= 2
+        for m in sizes:
+            info = robust.multikrum(y, f, m=m, return_info=True)[1]
+            chosen = oracle.best_of(scores, m)
+            assert info.selected.tolist() == chosen, (m, set(info.selected.tolist()) ^ set(chosen))
+        if separated(exact, more, 1, n - f - 1):
+            info = robust.krum(y, f, neighbors=n - f - 1, return_info=True)[1]
+            assert info.selected.tolist() == oracle.best_of(more, 1)
+        check_distances(y, exact)
     return scores
 
 
@@ -198,7 +225,7 @@ def test_one_loud_coordinate() -> None:
     x = 1e-4 * rng.standard_normal((110, 100))
     x[:, 37] = 4096.0
     check(x, 20)
-    x[:, 37] += 1024 * rng.integers(0, 2, 110)
+    x[:, 37] += 2.0**-6 * rng.integers(0, 2, 110)
     check(x, 20)
     x = np.zeros((110, 100))
     x[:, :5] = rng.standard_normal((110, 5))
@@ -221,7 +248,8 @@ def test_numbers_of_coordinates(d: int) -> None:
         x = make(x, "float32")
         got = robust.pairwise_sqdist(x)
         for i, j in ((0, 1), (5, 99), (42, 43)):
-            assert abs(got[i, j] / float(oracle.rational_sqdist(x[i], x[j])) - 1) < 1e-5
+            exact = float(oracle.rational_sqdist(x[i], x[j]))
+            assert abs(got[i, j] - exact) <= 1e-5 * exact
 
 
 def test_forms_and_threads_choose_the_same() -> None:

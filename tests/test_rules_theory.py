@@ -315,8 +315,10 @@ MOVES_WITH_EVERYTHING = ("krum", "multikrum", "geometric_median", "mda", "smea",
 PER_COORDINATE = ("bulyan", "median", "trimmed_mean", "meamed", "centered_clip")
 
 
-@every_rule
-def test_the_order_of_the_vectors_does_not_matter(rule, backend: str) -> None:
+@pytest.mark.parametrize("name", [name for name in RULES if name != "bulyan"])
+def test_the_order_of_the_vectors_does_not_matter(name: str, backend: str) -> None:
+    """Bulyan is not among them: its last choices count one neighbour, so that two nearest to each other always tie."""
+    rule = RULES[name]
     for seed in (0, 1, 2, 5):  # where one subset only is MDA's: which of several it takes depends on the order
         x = normal(11, 6, seed=seed)
         x[4] += 5
@@ -566,7 +568,7 @@ def test_centered_clip_divides_by_the_rows_used(backend: str) -> None:
 
 def test_arc_clips_the_integer_floor(backend: str) -> None:
     """floor(2 f (n - f) / n) vectors, where float division would be one short for some n and f."""
-    short = [(n, f) for n in range(3, 60) for f in range((n - 1) // 2 + 1) if int(2 * f / n * (n - f)) != 2 * f * (n - f) // n]
+    short = [(n, f) for n in range(3, 300) for f in range((n - 1) // 2 + 1) if int(2 * f / n * (n - f)) != 2 * f * (n - f) // n]
     assert short
     for n, f in [*short[:12], (5, 1), (10, 3), (12, 2), (21, 10), (4, 0)]:
         x = np.random.default_rng(n).permutation(np.arange(1.0, n + 1))[:, None] * np.array([[0.6, -0.8]])
