@@ -56,14 +56,11 @@ def krum(x: np.ndarray, f: int, m: int = 1, neighbors: int | None = None) -> lis
 def nearest_mean_1d(values: list[float], count: int) -> float:
     """The mean of the `count` values nearest to the median (the mean of the two middle values for an even number).
 
-    They are a window of the sorted values; among windows whose farthest value is equally near, the lowest.
+    Of values that are equally near, the lower.
     """
     exact = sorted(Fraction(float(value)) for value in values)
-    n = len(exact)
-    middle = (exact[(n - 1) // 2] + exact[n // 2]) / 2
-    reach = [max(middle - exact[lo], exact[lo + count - 1] - middle) for lo in range(n - count + 1)]
-    lo = reach.index(min(reach))
-    return float(sum(exact[lo : lo + count]) / count)
+    middle = (exact[(len(exact) - 1) // 2] + exact[len(exact) // 2]) / 2
+    return float(sum(sorted(exact, key=lambda value: (abs(value - middle), value))[:count]) / count)
 
 
 def meamed(x: np.ndarray, f: int) -> np.ndarray:
@@ -119,8 +116,13 @@ def geometric_median(x: np.ndarray, weights: np.ndarray | None = None, iteration
     v = np.average(x, axis=0, weights=a)
     for _ in range(iterations):
         gap = np.linalg.norm(x - v, axis=1)
-        if (gap == 0).any():
-            v = v + 1e-9 * np.abs(x).max() * np.ones(x.shape[1])
+        away = gap > 1e-9 * gap.max()
+        if not away.all():  # at a vector that is not the median: downhill from it, as far as it is downhill
+            pull = (a[away, None] * (x[away] - v) / gap[away, None]).sum(axis=0)
+            step = gap.max()
+            while gm_objective(x, v + step * pull / np.linalg.norm(pull), a) >= gm_objective(x, v, a):
+                step /= 2
+            v = v + step * pull / np.linalg.norm(pull)
             continue
         pull = a / gap
         new = pull @ x / pull.sum()

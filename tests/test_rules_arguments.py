@@ -385,8 +385,9 @@ def test_out_is_filled_and_returned(call, dtype: str, backend: str) -> None:
     assert bits(out) == bits(expected)
     read_only = np.zeros_like(expected)
     read_only.flags.writeable = False
-    for wrong in (np.zeros((*out.shape, 1), dtype), np.zeros(out.shape, "int32"), np.zeros(out.shape, "f4" if dtype == "float64" else "f8"),
-                  np.zeros(out.shape, out.dtype.newbyteorder()), read_only, np.zeros((*out.shape, 2), dtype)[..., 0], "out", 0, [0.0]):
+    other = "f4" if dtype == "float64" else "f8"
+    wrongs = [np.zeros(out.shape, wrong) for wrong in ("int32", other, out.dtype.newbyteorder())]
+    for wrong in (*wrongs, np.zeros((*out.shape, 1), dtype), read_only, np.zeros((*out.shape, 2), dtype)[..., 0], "out", 0, [0.0]):
         refuses("out", call, x, 2, out=wrong, backend=backend)
     assert not read_only.any()
 

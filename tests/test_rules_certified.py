@@ -253,7 +253,7 @@ def test_numbers_of_coordinates(d: int) -> None:
 
 
 def test_forms_and_threads_choose_the_same() -> None:
-    x = around(130, 900, 1e4, 1, 30).astype(np.float32)
+    x = around(130, 4300, 1e4, 1, 30).astype(np.float32)
     x[0] = 1e6
     expected = robust.pairwise_sqdist(x)
     chosen = robust.multikrum(x, 30, return_info=True)[1]
@@ -292,10 +292,10 @@ def test_other_distance_rules_of_many(n: int) -> None:
     honest = x[1:].mean(0)
     np.testing.assert_allclose(robust.monna(given, f, 50), oracle.monna(x, f, 50), rtol=1e-6)
     np.testing.assert_allclose(robust.nnm(given, f)[1:], oracle.nnm(x, f)[1:], rtol=1e-6)
-    got = robust.geometric_median(given.astype(np.float64))
-    assert oracle.gm_slope(x, got) < 1e-5
     for rule in (robust.bulyan, robust.caf):
         assert np.linalg.norm(rule(given, f) - honest) < 1.5
+    x[0] /= 1e4  # the geometric median feels the pull of a vector as long as its distance can be told
+    assert oracle.gm_slope(x, robust.geometric_median(x)) < 1e-5
 
 
 # ------------------------------------------------------------------------------------- coordinate-wise rules of many
@@ -311,7 +311,7 @@ def test_coordinatewise_rules_of_many(n: int, dtype: str) -> None:
     largest = {"float16": 6e4, "bfloat16": 3e38, "float32": 3e38, "float64": 1e300}[dtype]
     columns = [rng.standard_normal(n) for _ in range(3)]
     columns += [np.arange(n), -np.arange(n), np.full(n, 0.1), rng.integers(0, 2, n), rng.integers(-3, 4, n)]
-    columns += [np.where(rng.random(n) < 0.1, largest, rng.standard_normal(n)), -np.abs(rng.standard_normal(n)) * 1e-3, np.zeros(n)]
+    columns += [np.where(rng.random(n) < 0.1, largest, rng.standard_normal(n)), np.zeros(n), 1e-3 * rng.standard_normal(n)]
     columns += [np.where(np.arange(n) % 2, 1.0, -1.0) * largest / 4]
     x = make(np.stack(columns, axis=1), dtype)
     values = floats(x)
@@ -329,21 +329,15 @@ def test_coordinatewise_rules_of_many(n: int, dtype: str) -> None:
         expected, size = nearest_means(ranked, f)
         got = floats(robust.meamed(x, f))
         assert (np.abs(got - expected) <= digits * np.abs(expected) + 1e-14 * size + 1e-300).all()
-    if n % 3 == 0:
-        bad = x.copy()
-        bad[: n // 3] = np.nan
-        rest = np.vstack([ranked[:0], np.sort(floats(bad[n // 3 :]), axis=0), np.full((n // 3, x.shape[1]), np.inf)])
-        assert (floats(robust.median(bad)) == (rest[(n - 1) // 2] / 2 + rest[n // 2] / 2).astype(got.dtype)).all() or n % 2 == 0
 
 
 def nearest_means(ranked: np.ndarray, f: int) -> tuple[np.ndarray, np.ndarray]:
-    """MeaMed of sorted columns, and the mean of magnitudes; of equally near windows the lowest."""
+    """MeaMed of sorted columns, and the mean of magnitudes; of equally near values the lower counts."""
     n = len(ranked)
     middle = ranked[(n - 1) // 2] / 2 + ranked[n // 2] / 2
-    reach = np.maximum(middle - ranked[: f + 1], ranked[n - f - 1 :] - middle)
-    lo = reach.argmin(0)
-    windows = [ranked[k : k + n - f, c] for c, k in enumerate(lo)]
-    return np.array([math.fsum(w / (n - f)) for w in windows]), np.array([np.abs(w).mean() for w in windows])
+    order = np.argsort(np.abs(ranked - middle), axis=0, kind="stable")[: n - f]
+    kept = np.take_along_axis(ranked, order, axis=0)
+    return np.array([math.fsum(column / (n - f)) for column in kept.T]), np.abs(kept / (n - f)).sum(0)
 
 
 @pytest.mark.parametrize("n", [97, 300, 1025, 4096])

@@ -29,7 +29,8 @@ def test_distances_and_scores() -> None:
 
 def test_coordinate_wise() -> None:
     assert oracle.nearest_mean_1d([9, 1, 2, 4, 100], 3) == pytest.approx(7 / 3)  # median 4: 2, 4, 1
-    assert oracle.nearest_mean_1d([0, 1, 2, 3, 4], 4) == 1.5  # 0 and 4 are equally near: the lower window
+    assert oracle.nearest_mean_1d([0, 1, 2, 3, 4], 4) == 1.5  # 0 and 4 are equally near: the lower
+    assert oracle.nearest_mean_1d([-2, -2, -1, 0, 1, 2, 2], 4) == -0.5  # 1 is nearer than the second -2
     assert oracle.nearest_mean_1d([0, 1, 3, 10], 3) == pytest.approx(4 / 3)  # median 2
     assert oracle.meamed(np.array([[1.0, 5], [2, 6], [30, -70]]), 1).tolist() == [1.5, 5.5]
     assert oracle.median(column(4, 1, 3, 2)).tolist() == [2.5]
@@ -41,7 +42,7 @@ def test_bulyan() -> None:
     assert oracle.bulyan_selection(x, 1)[0] == 2
     assert 6 not in oracle.bulyan_selection(x, 1) and len(oracle.bulyan_selection(x, 1)) == 5
     # Left 0 1 3 4 5 100 with 3 neighbours: 26 14 9 11 21: 3. Left 0 1 4 5 100 with 2: 17 10 10 17: 1.
-    # Left 0 4 5 100 with 1: 16 1 1 ..: 4. Left 0 5 100 with 1: 25 25 ..: 0. The median of 0 1 2 3 4 is 2, the three nearest 1 2 3.
+    # Left 0 4 5 100 with 1: 16 1 1 ..: 4. Left 0 5 100 with 1: 25 25 ..: 0. The median of 0 1 2 3 4 is 2; nearest are 1 2 3.
     assert oracle.bulyan_selection(x, 1) == [2, 3, 1, 4, 0]
     assert oracle.bulyan(x, 1).tolist() == [2.0]
 
@@ -65,7 +66,8 @@ def test_centered_clip_and_clip() -> None:
     assert oracle.centered_clip(x, 2.0).tolist() == [1 + (-1 + 0 + 2) / 3]
     assert oracle.centered_clip(x, 2.0, start=np.array([0.0])).tolist() == [1.0]
     assert oracle.centered_clip(x, 1e9).tolist() == pytest.approx([11 / 3])
-    assert oracle.clip(np.array([[3.0, 4.0], [0.3, 0.4], [0.0, 0.0]]), 1.0).tolist() == [[0.6000000000000001, 0.8], [0.3, 0.4], [0, 0]]
+    clipped = oracle.clip(np.array([[3.0, 4.0], [0.3, 0.4], [0.0, 0.0]]), 1.0)
+    np.testing.assert_allclose(clipped, [[0.6, 0.8], [0.3, 0.4], [0, 0]], rtol=1e-15)
     # n = 5, f = 1: floor(8 / 5) = 1 vector is clipped, to the second longest.
     assert oracle.arc_radius(column(1, -2, 3, -4, 50), 1) == 4.0
     assert oracle.arc(column(1, -2, 3, -4, -50), 1).ravel().tolist() == [1, -2, 3, -4, -4]

@@ -64,9 +64,10 @@ def test_bulyan_repeats_krum(n: int, f: int, backend: str) -> None:
     assert differ or f == 1
 
 
-def test_ties_of_windows_take_the_lower(backend: str) -> None:
+def test_of_equally_near_values_the_lower_counts(backend: str) -> None:
     """Integers, where ties are exact: meamed in every order of the vectors."""
-    for values, f, expected in (([0, 1, 2, 3, 4], 1, 1.5), ([0, 1, 2, 3, 4], 2, 2.0), ([-3, 0, 0, 3], 1, -1.0), ([0, 2, 4, 6, 8, 10, 12], 1, 5.0)):
+    cases = [([0, 1, 2, 3, 4], 1, 1.5), ([0, 1, 2, 3, 4], 2, 2.0), ([-3, 0, 0, 3], 1, -1.0), ([0, 2, 4, 6, 8, 10, 12], 1, 5.0)]
+    for values, f, expected in [*cases, ([-2, -2, -1, 0, 1, 2, 2], 3, -0.5)]:
         for order in list(permutations(values))[:60]:
             assert robust.meamed(np.array(order, float)[:, None], f, backend=backend).tolist() == [expected]
 
@@ -83,15 +84,15 @@ def test_ties_of_subsets_take_the_first(backend: str) -> None:
     for trial in range(25):
         x = rng.integers(0, 3, (7 + trial % 2, 2)).astype(float)
         for f in (1, 2, 3):
-            assert robust.mda(x, f, backend=backend).tolist() == pytest.approx(x[list(oracle.mda(x, f))].mean(0).tolist(), abs=1e-14)
-            assert robust.smea(x, f, backend=backend).tolist() == pytest.approx(x[list(oracle.smea(x, f))].mean(0).tolist(), abs=1e-14)
+            for rule, choice in ((robust.mda, oracle.mda), (robust.smea, oracle.smea)):
+                np.testing.assert_allclose(rule(x, f, backend=backend), x[list(choice(x, f))].mean(0), atol=1e-14)
 
 
 def test_ties_of_neighbours_take_the_lowest_index(backend: str) -> None:
     for values in ([0.0, 1.0, 2.0], [2.0, 1.0, 0.0]):
         x = np.array(values)[:, None]
         assert robust.monna(x, 1, 1, backend=backend).tolist() == [(1 + values[0]) / 2]
-        assert robust.nnm(x, 1, backend=backend).ravel().tolist() == [(values[0] + 1) / 2, (values[0] + 1) / 2, (values[2] + 1) / 2]
+        assert (2 * robust.nnm(x, 1, backend=backend).ravel()).tolist() == [values[0] + 1, values[0] + 1, values[2] + 1]
 
 
 @pytest.mark.parametrize("n, f", [(25, 12), (41, 20), (61, 20), (100, 10)])
@@ -156,6 +157,8 @@ RESAM = {
     "krum, n-f-1": (KAPPA["krum, n-f-1"][0], lambda n, f: 1 + math.sqrt((n - f) / (n - 2 * f))),
     "geometric_median": (RULES["geometric_median"].call, lambda n, f: 1 + math.sqrt((n - f) ** 2 / (n * (n - 2 * f)))),
 }
+#: How far the default smoothing may hold the geometric median from a vector that it should be.
+SMOOTHING = 1e-6
 SIZES = [(10, 2), (15, 5), (7, 3), (3, 1)]
 
 
@@ -176,7 +179,8 @@ def test_kappa_bounds_under_attack(name: str, n: int, f: int) -> None:
             x = oracle.placed(honest, byzantine, rng.permutation(n)[:f])
             got = rule(x, f)
             for subset in subsets(x, honest, f, rng):
-                assert ((got - subset.mean(0)) ** 2).sum() <= kappa(n, f) * oracle.spread(subset) * (1 + 1e-9)
+                error = max(0.0, np.linalg.norm(got - subset.mean(0)) - SMOOTHING)
+                assert error**2 <= kappa(n, f) * oracle.spread(subset) * (1 + 1e-9)
 
 
 @pytest.mark.parametrize("name", RESAM)
@@ -190,7 +194,7 @@ def test_resam_bounds_under_attack(name: str, n: int, f: int) -> None:
             x = oracle.placed(honest, byzantine, rng.permutation(n)[:f])
             got = rule(x, f)
             for subset in subsets(x, honest, f, rng):
-                assert np.linalg.norm(got - subset.mean(0)) <= bound(n, f) * oracle.diameter(subset) * (1 + 1e-9)
+                assert np.linalg.norm(got - subset.mean(0)) <= bound(n, f) * oracle.diameter(subset) * (1 + 1e-9) + SMOOTHING
 
 
 @pytest.mark.parametrize("n, f", [(10, 2), (7, 3), (8, 1)])
@@ -355,7 +359,8 @@ def test_rotation_of_mixes_and_of_centered_clip(backend: str) -> None:
     x = normal(11, 6, seed=4) * 30
     rotation = np.linalg.qr(normal(6, 6, seed=1))[0]
     for name, mix in MIXES.items():
-        np.testing.assert_allclose(mix(x @ rotation, 2, backend=backend), mix(x, 2, backend=backend) @ rotation, atol=1e-10, err_msg=name)
+        got = mix(x @ rotation, 2, backend=backend)
+        np.testing.assert_allclose(got, mix(x, 2, backend=backend) @ rotation, atol=1e-10, err_msg=name)
     start = x[2] / 2
     kw = {"radius": 20.0, "iterations": 5, "backend": backend}
     np.testing.assert_allclose(robust.centered_clip(x @ rotation, start=start @ rotation, **kw),
@@ -378,7 +383,8 @@ def test_scale_of_mixes(backend: str) -> None:
     x = normal(11, 6, seed=6) * 30
     for name, mix in MIXES.items():
         own = {"radius": 40.0 * 4} if name == "clip" else {}
-        np.testing.assert_allclose(mix(x * -4, 2, backend=backend, **own), -4 * mix(x, 2, backend=backend), rtol=1e-13, err_msg=name)
+        got = mix(x * -4, 2, backend=backend, **own)
+        np.testing.assert_allclose(got, -4 * mix(x, 2, backend=backend), rtol=1e-13, err_msg=name)
 
 
 # ------------------------------------------------------------------------------------------------- equal vectors, f = 0
@@ -466,7 +472,7 @@ def test_unit_vectors_to_a_geometric_median_sum_to_zero(n: int, d: int, seed: in
         assert oracle.gm_objective(x, v, weights) <= best * (1 + 1e-10)
         np.testing.assert_allclose(info.weights @ x, v, rtol=1e-9, atol=1e-12)
         assert info.weights.sum() == pytest.approx(1.0, abs=1e-12) and (info.weights >= 0).all()
-        assert isinstance(info.status, str) and 1 <= int(info.iterations) <= 1000
+        assert isinstance(info.status, str) and 0 <= int(info.iterations) <= 1000
         assert info.bad_rows.tolist() == [False] * n and info.bad_rows.dtype == bool
         total = 1.0 if weights is None else np.sum(weights)
         means = [best, best * n if weights is None else best * total]
@@ -525,8 +531,9 @@ def test_multiples_of_a_vector_are_weights(backend: str) -> None:
 def test_more_iterations_never_raise_the_objective(backend: str) -> None:
     for seed in range(3):
         x = normal(12, 3, seed=seed) ** 3
-        values = [oracle.gm_objective(x, robust.geometric_median(x, max_iter=k, tol=1e-15, backend=backend)) for k in (1, 2, 3, 5, 9, 20, 60, 300)]
-        assert all(later <= earlier * (1 + 1e-12) for earlier, later in zip(values, values[1:], strict=False))
+        results = [robust.geometric_median(x, max_iter=k, tol=1e-15, backend=backend) for k in (1, 2, 3, 5, 9, 20, 60, 300)]
+        values = [oracle.gm_objective(x, result) for result in results]
+        assert (np.diff(values) <= 1e-12 * values[0]).all()
         assert values[-1] == pytest.approx(oracle.gm_objective(x, oracle.geometric_median(x)), rel=1e-9)
 
 
