@@ -387,7 +387,8 @@ def test_out_is_filled_and_returned(call, dtype: str, backend: str) -> None:
     read_only.flags.writeable = False
     other = "f4" if dtype == "float64" else "f8"
     wrongs = [np.zeros(out.shape, wrong) for wrong in ("int32", other, out.dtype.newbyteorder())]
-    for wrong in (*wrongs, np.zeros((*out.shape, 1), dtype), read_only, np.zeros((*out.shape, 2), dtype)[..., 0], "out", 0, [0.0]):
+    strided = np.zeros((*out.shape, 2), dtype)[..., 0]
+    for wrong in (*wrongs, np.zeros((*out.shape, 1), dtype), read_only, strided, "out", 0, [0.0]):
         refuses("out", call, x, 2, out=wrong, backend=backend)
     assert not read_only.any()
 
