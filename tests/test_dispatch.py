@@ -17,6 +17,9 @@ X = np.arange(12, dtype=np.float32).reshape(6, 2)
 PUBLIC = [value for value in (getattr(robust, name) for name in robust.__all__) if inspect.isfunction(value)]
 
 
+ON_DISTANCES = (robust.krum_scores, robust.geometric_median_weights, robust.nnm_weights)
+
+
 def requested(function=robust.median, x=X, **keywords: object) -> str:
     """What `explain` says was requested here."""
     return fastgd.explain(function, x, **keywords).split("requested: ")[1].split(")")[0]
@@ -40,7 +43,7 @@ def blocks(text: str) -> list[dict[str, str]]:
 @pytest.mark.parametrize("choice", [None, "auto", "cpu", "cuda", "reference"])
 @pytest.mark.parametrize("function", PUBLIC, ids=lambda function: function.__name__)
 def test_explain_has_a_reason_for_each_backend(function, choice: str | None) -> None:
-    x = np.zeros((6, 6)) if function in (robust.krum_scores, robust.geometric_median_weights) else X
+    x = np.zeros((6, 6)) if function in ON_DISTANCES else X
     text = fastgd.explain(function, x, 1, backend=choice)
     for block in blocks(text):
         assert set(block) == {"cpu", "cuda", "reference"}
@@ -100,13 +103,13 @@ def test_explain_refuses_unknown_backends(value: object) -> None:
 
 @pytest.mark.parametrize("function", PUBLIC, ids=lambda function: function.__name__)
 def test_cuda_on_host_arrays_is_a_backend_error(function) -> None:
-    x = np.zeros((6, 6)) if function in (robust.krum_scores, robust.geometric_median_weights, robust.nnm_weights) else X
+    x = np.zeros((6, 6)) if function in ON_DISTANCES else X
     hashes = np.zeros((2, 3), np.uint8)
     x = {"hamming": hashes, "lshgm": [X], "lshgm_choice": hashes}.get(function.__name__, x)
     arguments = {"hamming": (hashes,), "lshgm_choice": (hashes[0],), "simhash": (8,), "combine": (np.ones(6),), "clip": (1.0,),
                  "bucketing": (2,), "monna": (1, 0), "bulyan": (0,)}
-    arguments |= {name: (1,) for name in ("krum", "multikrum", "krum_scores", "trimmed_mean", "meamed", "arc", "nnm", "nnm_weights",
-                                          "mda", "smea", "caf", "aggregate")}
+    arguments |= dict.fromkeys(("krum", "multikrum", "krum_scores", "trimmed_mean", "meamed", "arc", "nnm", "nnm_weights", "mda",
+                                "smea", "caf", "aggregate"), (1,))
     options = {"centered_clip": {"radius": 1.0}}
     with pytest.raises(fastgd.BackendError) as error:
         function(x, *arguments.get(function.__name__, ()), **options.get(function.__name__, {}), backend="cuda")

@@ -187,7 +187,8 @@ class KrumState:
             raise ValueError(f"rows {index_list(self._bad)} of the state have a NaN or an Inf: {self._bad.sum()} bad vectors, "
                              f"but only f={self._f} were declared: update them, or make a state with a larger f")
         if self._certified() and (return_info or not self._certain()):
-            selected, scores, _ = find("robust.select", self._rows.operand, self._options[1])(self._rows, self._k, 1, self._threads())
+            kernel = find("robust.select", self._rows.operand, self._options[1])
+            selected, scores, _ = kernel(self._rows, self._k, 1, self._threads())
             vector = self._rows.copy_row(int(selected[0]), None, None)
             return (vector, KrumInfo(selected, scores, self._bad.copy())) if return_info else vector
         if return_info or not self._certain():
