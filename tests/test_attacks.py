@@ -308,7 +308,7 @@ def test_optimised_is_worse_than_every_strength_on_its_way(attack, rule):
 
 @pytest.mark.parametrize(("attack", "rule"), [
     (attacks.sign_flip, "krum"), (attacks.ipm, "krum"), (attacks.ipm, "multikrum"), (attacks.sign_flip, "median"),
-    (attacks.alie, "median"), (attacks.alie, "trimmed_mean")], ids=str)
+    (attacks.alie, "median"), (attacks.alie, "trimmed_mean")], ids=lambda value: getattr(value, "__name__", value))
 def test_optimised_finds_about_the_worst_of_a_grid(attack, rule):
     """Where the harm has one peak: loud strengths are dropped by Krum and lose their effect on the others."""
     rule = VICTIMS[rule]
