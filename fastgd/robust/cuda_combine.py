@@ -35,9 +35,9 @@ def make_terms(weights: np.ndarray, divisor: float, real: type) -> Terms:
     words = _words(np.ldexp(scaled, -shift[:, None]), real)
     lost = (weights != 0.0) & (words[..., 0] == 0.0)  # still lets a NaN through
     words[lost, 0] = np.finfo(real).smallest_subnormal
-    weighted: np.ndarray = np.zeros((-(-m // width), width, weights.shape[1]), bool)
+    weighted = np.zeros((-(-m // width), width, weights.shape[1]), bool)
     weighted.reshape(-1, weights.shape[1])[:m] = weights != 0.0
-    used = np.asarray(weighted.any(axis=1))
+    used = np.logical_or.reduce(weighted, axis=1)
     most = max(1, int(used.sum(axis=1).max(initial=0)))
     picks = np.zeros((len(used), 1 + most), np.int64)
     values: np.ndarray = np.zeros((len(used), most, width, 2), real)

@@ -17,7 +17,7 @@ from .hashing.cuda_kernels import KERNELS as HASHING_KERNELS
 #: (n, f) of the register kernels that stand for all, and registers at most in float32.
 _SORTED = ((1, 0, 32), (5, 1, 32), (16, 4, 40), (32, 8, 56), (64, 31, 96), (64, 0, 96))
 #: (n, window) of those for the nearest mean, likewise.
-_NEAREST = ((1, 1, 40), (5, 4, 40), (16, 12, 56), (32, 24, 72), (64, 48, 128), (64, 1, 128))
+_NEAREST = ((1, 1, 32), (5, 4, 32), (16, 12, 48), (32, 24, 64), (64, 48, 96), (64, 1, 96))
 
 
 def _kernels() -> list[tuple[Any, list[str], bool, int]]:
@@ -32,7 +32,7 @@ def _kernels() -> list[tuple[Any, list[str], bool, int]]:
         add(make_score_kernel(shared), "float64[:,::1], float32[::1], int64, int64, float64[::1], float64[::1]", True, 48)
     add(choose_kernel, "float64[::1], float32[::1], int64, int64[::1]", True, 48)
     add(list_kernel, "int64[::1], float32[::1], int64[:,::1], float64[::1]", True, 48)
-    add(total_kernel, "float64[:,::1], float32[:,::1], float64[::1]", True, 64)
+    add(total_kernel, "float64[:,::1], float32[:,::1], float64[::1]", True, 72)
     for form in FORMATS.values():
         double = form.real is np.float64
         wide = 2 if double else 1
@@ -40,10 +40,10 @@ def _kernels() -> list[tuple[Any, list[str], bool, int]]:
         add(make_pairwise_kernel(form), f"{x}, int64, int64, float64[:,:,::1], float32[:,::1]", True, 168)
         add(copy_kernel, f"{x}, int64[:,::1], {x}", double, 32)
         for origin in (False, True):
-            add(make_sqdist_to_kernel(form, origin), f"{x}, {x}, int64, int64, float64[:,::1], float32[:,::1]", True, 96)
+            add(make_sqdist_to_kernel(form, origin), f"{x}, {x}, int64, int64, float64[:,::1], float32[:,::1]", True, 72)
         for width in (1, TOGETHER):
             add(make_combine_kernel(form, width),
-                f"{x}, int64[:,::1], {real}[:,:,:,::1], {real}[:,:,::1], {x}, int64, int64[::1]", double, 96 * wide)
+                f"{x}, int64[:,::1], {real}[:,:,:,::1], {real}[:,:,::1], {x}, int64, int64[::1]", double, 80 if double else 64)
         plain = form.dtype == form.real.__name__  # the halves differ in how they load and store alone
         for near in (False, True) if plain else (True,):
             add(make_tile_kernel(form, near), f"{x}, int32[:,::1], int64, int64, {real}, {x}, {end}", double, 64)
