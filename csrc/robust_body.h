@@ -1,7 +1,7 @@
 /* The kernels of the room `robust`, for one instruction set (isa.h).
  *
- * Three kernels carry the room: squared distances (pairwise.h), linear combinations (combine.h), and means over
- * windows of ranks by sorting networks (rank.h), each for float (16 lanes, sums in double) and double (8 lanes, compensated sums).
+ * Three kernels carry the room: squared distances (pairwise.h), linear combinations (combine.h), and means over windows of
+ * ranks by sorting networks (rank.h), each for float (16 lanes, sums in double) and double (8 lanes, compensated sums).
  * The halves are floats as soon as they are loaded. Column chunks are handed out by tickets.
  */
 #include "rows.h"

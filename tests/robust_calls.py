@@ -22,6 +22,7 @@ CALLS = {
     "mean": (X, lambda x, **kw: robust.mean(x, **kw)),
     "median": (X, lambda x, **kw: robust.median(x, **kw)),
     "trimmed_mean": (X, lambda x, **kw: robust.trimmed_mean(x, 1, **kw)),
+    "meamed": (X, lambda x, **kw: robust.meamed(x, 1, **kw)),
 }
 calls = pytest.mark.parametrize("x, call", CALLS.values(), ids=CALLS)
 vector_calls = pytest.mark.parametrize(

@@ -101,7 +101,8 @@ def test_explain_refuses_unknown_backends(value: object) -> None:
 @pytest.mark.parametrize("function", PUBLIC, ids=lambda function: function.__name__)
 def test_cuda_on_host_arrays_is_a_backend_error(function) -> None:
     x = np.zeros((6, 6)) if function is robust.krum_scores else X
-    arguments = {"combine": (np.ones(6),), "krum": (1,), "multikrum": (1,), "krum_scores": (1,), "trimmed_mean": (1,)}
+    arguments = {"combine": (np.ones(6),), "krum": (1,), "multikrum": (1,), "krum_scores": (1,), "trimmed_mean": (1,),
+                 "meamed": (1,)}
     with pytest.raises(fastgd.BackendError) as error:
         function(x, *arguments.get(function.__name__, ()), backend="cuda")
     assert isinstance(error.value, NotImplementedError)
