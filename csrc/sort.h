@@ -1,10 +1,11 @@
 /* Sorting n rows of keys lane by lane, for one precision. Part of a body file (isa.h); included once per precision.
  *
- * Formula: Batcher's odd-even merge sort (1968) on groups of 16 rows that Green's network of 60 comparators has sorted.
+ * Formula: Batcher's odd-even merge sort (1968) of groups of 16 rows that Green's network of 60 comparators has sorted.
  *          Merging two runs of m rows takes the steps m, m/2, .. 1: a step s compares row i with row i + s, for
  *          i = 0 .. m - 1 where s = m, else where i / s is odd. The smaller key goes to row i.
- * Cost:    n log2(n)^2 / 4 comparators (a minimum and a maximum each), all in registers: a pass over the rows does up to
- *          four steps with one load and one store of each row. The last merge leaves out what the wanted ranks need not.
+ * Cost:    about n log2(n)^2 / 4 comparators (a minimum and a maximum each), all in registers: 32 rows are sorted with one
+ *          load and one store of each, and so is a pass of up to four steps of a merge. The last merge leaves out what
+ *          the wanted ranks do not need.
  * Order:   a group's merges follow as soon as it is there, so runs are merged while they are in the nearest cache.
  *
  * Rows are `pitch` registers apart: a row of 64 bytes is one register or several, each sorted on its own. Rows beyond the
@@ -154,16 +155,16 @@ static void TN(merge)(KEYS *row, int64_t pitch, int64_t size, int64_t count, int
     }
 }
 
-enum { TN(GROUP) = 32 };
+enum { TN(GROUP) = 32 }; /* rows that are sorted at a time; n is a multiple of 16 */
 
 /* After the group of rows that ends at row `end` of n: sort it, then merge the runs that it completes. */
 static void TN(sort_group)(KEYS *row, int64_t pitch, int64_t begin, int64_t end, int64_t n, int64_t first, int64_t last)
 {
-    if (end - begin == 32)
-        TN(sort_rows)(row + begin * pitch, pitch, 32);
+    if (end - begin == TN(GROUP))
+        TN(sort_rows)(row + begin * pitch, pitch, TN(GROUP));
     else
         TN(sort_rows)(row + begin * pitch, pitch, 16);
-    for (int64_t size = 64; size < 2 * n && (end % size == 0 || end == n); size *= 2) {
+    for (int64_t size = 2 * TN(GROUP); size < 2 * n && (end % size == 0 || end == n); size *= 2) {
         int64_t base = (end - 1) / size * size;
         if (end - base > size / 2) {
             if (size < n)

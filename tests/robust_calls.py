@@ -37,6 +37,7 @@ CALLS = {
     "caf": (X, lambda x, **kw: robust.caf(x, 1, **kw)),
     "bulyan": (X, lambda x, **kw: robust.bulyan(x, 0, **kw)),
     "aggregate": (X, lambda x, **kw: robust.aggregate(x, 1, pre=("nnm",), **kw)),
+    "meamed": (X, lambda x, **kw: robust.meamed(x, 1, **kw)),
 }
 calls = pytest.mark.parametrize("x, call", CALLS.values(), ids=CALLS)
 vector_calls = pytest.mark.parametrize(
