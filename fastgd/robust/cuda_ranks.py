@@ -87,10 +87,9 @@ def _strided(form: Format) -> tuple[Any, Any, Any]:
 
     @cuda.jit(device=True)
     def nearest(values: Any, at: Any, step: Any, n: Any, window: Any) -> Any:
-        """First of `window` neighbouring ranks with the least reach from the median, the lowest of equals.
+        """First of the `window` neighbouring ranks that are nearest to the median.
 
         Rank lo + window is nearer to the median than rank lo, s[lo] + s[lo + window] < 2 median, up to some lo: bisected.
-        Windows that begin with values equal to that one's first reach as far where that is the farther end.
         """
         p, q = values[at + (n - 1) // 2 * step], values[at + n // 2 * step]
         low, high = 0, n - window
@@ -100,16 +99,6 @@ def _strided(form: Format) -> tuple[Any, Any, Any]:
                 low = middle + 1
             else:
                 high = middle
-        left, right = values[at + low * step], values[at + (low + window - 1) * step]
-        if not nearer(p, q, left, right):
-            first, high = 0, low
-            while first < high:
-                middle = (first + high) // 2
-                if values[at + middle * step] < left:
-                    first = middle + 1
-                else:
-                    high = middle
-            return first
         return low
 
     return gather, average, nearest
@@ -152,7 +141,7 @@ _GROUP = 16
 def _scan(form: Format, n: int, window: int) -> Any:
     """A device function (values, p, q, state) -> state that compares all neighbouring windows in turn.
 
-    A state is (start of the best window, first rank with its first value, its first value, its last value).
+    A state is (start of the best window, its first value, its last value).
     """
     nearer, _, _ = _arithmetic(form)
 
@@ -161,13 +150,12 @@ def _scan(form: Format, n: int, window: int) -> Any:
 
         @cuda.jit(device=True)
         def scan(values: Any, p: Any, q: Any, state: Any) -> Any:
-            start, first, left, right = state if before is None else before(values, p, q, state)
+            start, left, right = state if before is None else before(values, p, q, state)
             for k in range(count):
                 if nearer(values[begin + k], values[begin + k + window], p, q):
                     start = begin + k + 1
-                    first = start if left < values[begin + k + 1] else first
                     left, right = values[begin + k + 1], values[begin + k + window]
-            return start, first, left, right
+            return start, left, right
 
         return scan
 
@@ -181,14 +169,14 @@ def _scan(form: Format, n: int, window: int) -> Any:
 def make_nearest_register_kernel(form: Format, n: int, window: int) -> Any:
     real, store = form.real, form.store
     zero, divisor = real(0), real(window)
-    nearer, spread, mean = _arithmetic(form)
+    _, spread, mean = _arithmetic(form)
     gather, _, _ = _strided(form)
     sort, scan = sorter(n, 0, n - 1), _scan(form, n, window)
     below, above = (n - 1) // 2, n // 2
 
     @cuda.jit
     def nearest_mean_kernel(x: Any, out: Any, offset: Any, tolerated: Any, broken: Any) -> None:
-        """Formula: y_c = mean of the `window` sorted neighbours with the least reach from the median (`nearest`).
+        """Formula: y_c = mean of the `window` values nearest to the median, neighbours in order (`nearest`).
 
         Cost: one read of the data; a full sorting network, then 20 operations a value to choose the window and 10 to
         add it. Every rank has its register, so the window is chosen by comparing all, and the others are added as 0.
@@ -199,9 +187,7 @@ def make_nearest_register_kernel(form: Format, n: int, window: int) -> Any:
             bad = gather(x, c, n, values, 0, 1)
             sort(values)
             p, q = values[below], values[above]
-            start, first, left, right = scan(values, p, q, (0, 0, values[0], values[window - 1]))
-            if not nearer(p, q, left, right):
-                start = first
+            start, left, right = scan(values, p, q, (0, values[0], values[window - 1]))
             high, low = left, zero
             if window > 1:
                 scale, back = spread(left, right)
