@@ -72,6 +72,28 @@ def test_a_state_equals_krum_after_any_history(n: int, f: int, d: int, dtype: st
     assert too_many > 3
 
 
+@pytest.mark.parametrize("d", [200, 4300])
+def test_a_state_of_many_equals_krum(d: int) -> None:
+    """Also where krum takes its distances from inner products, and where the two best scores nearly tie."""
+    rng = np.random.default_rng(d)
+    mu = rng.standard_normal(d) * 30
+    x = (mu + 1e-3 * rng.standard_normal((110, d))).astype(np.float32)
+    state = robust.KrumState(x, 20)
+    assert bits(state.select()) == bits(robust.krum(x, 20))
+    for step in range(12):
+        row = int(rng.integers(110))
+        x[row] = (mu + 1e-3 * rng.standard_normal(d), x[5], np.full(d, 1e10), np.full(d, nan))[step % 4]
+        state.update(row, x[row])
+        assert bits(state.select()) == bits(robust.krum(x, 20)), step
+    best = robust.krum(x, 20, return_info=True)[1].selected[0]
+    twin = x[best].copy()
+    twin[3] = np.nextafter(twin[3], np.float32(np.inf))
+    for row in (0, 109):
+        x[row] = twin
+        state.update(row, twin)
+        assert bits(state.select()) == bits(robust.krum(x, 20))
+
+
 def test_a_state_writes_to_no_argument(backend: str) -> None:
     x = np.random.default_rng(0).standard_normal((9, 40)).astype(np.float32)
     before = bits(x)
