@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import rules_oracle as oracle
 from robust_oracle import bits, make
-from rules_calls import inf, nan, refuses, rows_named
+from rules_calls import LIBRARIES, inf, nan, refuses, rows_named
 
 from fastgd import robust
 
@@ -206,13 +206,14 @@ def test_simhash_depends_on_its_vector_and_seed_alone(backend: str) -> None:
     assert abs(robust.hamming(one, other) / 2000 - 0.5) < 4.5 * 0.5 / math.sqrt(2000)
 
 
-def test_simhash_of_forms_dtypes_threads_and_backends() -> None:
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_simhash_of_forms_dtypes_threads_and_backends(library: str) -> None:
     values = np.float64(make(np.random.default_rng(6).standard_normal((5, 333)), "float16"))
     expected = bits(robust.simhash(values, 120, seed=3))
     for dtype in ("float16", "float32", "float64"):
         x = values.astype(dtype)
         layers = [[row[:1].reshape(()), row[1:200], row[200:200], row[200:].reshape(7, 19)] for row in x]
-        for form in (x, list(x), layers, np.asfortranarray(x), make(values, dtype, "torch")):
+        for form in (x, list(x), layers, np.asfortranarray(x), make(values, dtype, library)):
             for kw in ({"num_threads": 1}, {"num_threads": 3}, {"backend": "reference"}):
                 assert bits(robust.simhash(form, 120, seed=3, **kw)) == expected
     wide = np.random.default_rng(7).standard_normal((6, 70_001)).astype(np.float32)
