@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -12,6 +13,9 @@ import pytest
 from fastgd import robust
 
 nan, inf = np.nan, np.inf
+
+#: Array libraries to test with: torch where it is installed (the gate has a step that installs it).
+LIBRARIES = ("numpy", "torch") if importlib.util.find_spec("torch") else ("numpy",)
 
 
 class Rule(NamedTuple):

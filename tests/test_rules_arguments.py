@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from robust_oracle import DTYPES, bits, floats, make
-from rules_calls import MIXES, NEW, RULES, inf, mixes, nan, new_rules, refuses
+from rules_calls import LIBRARIES, MIXES, NEW, RULES, inf, mixes, nan, new_rules, refuses
 
 from fastgd import robust
 
@@ -245,8 +245,7 @@ def test_wrong_vectors_of_hashes_and_states(wrong: Any) -> None:
 
 
 def test_torch_tensors_that_require_grad() -> None:
-    import torch
-
+    torch = pytest.importorskip("torch")
     for name in ONE:
         call = RULES[name].call if name in RULES else MIXES[name]
         refuses("x", call, torch.ones(11, 4, requires_grad=True), 2)
@@ -360,7 +359,7 @@ def test_read_only_input_and_writable_output(call, backend: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("library", ["numpy", "torch"])
+@pytest.mark.parametrize("library", LIBRARIES)
 @calls
 def test_results_have_the_library_and_dtype_of_the_input(call, library: str, dtype: str, backend: str) -> None:
     x = make(X, dtype, library)

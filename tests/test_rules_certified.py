@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import rules_oracle as oracle
 from robust_oracle import bits, floats, make, ulp
+from rules_calls import LIBRARIES
 
 from fastgd import robust
 
@@ -252,13 +253,14 @@ def test_numbers_of_coordinates(d: int) -> None:
             assert abs(got[i, j] - exact) <= 1e-5 * exact
 
 
-def test_forms_and_threads_choose_the_same() -> None:
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_forms_and_threads_choose_the_same(library: str) -> None:
     x = around(130, 4300, 1e4, 1, 30).astype(np.float32)
     x[0] = 1e6
     expected = robust.pairwise_sqdist(x)
     chosen = robust.multikrum(x, 30, return_info=True)[1]
     layers = [[row[:7], row[7:500].reshape(17, 29), row[500:]] for row in x]
-    for form in (x, list(x), layers, np.asfortranarray(x), make(x, "float32", "torch")):
+    for form in (x, list(x), layers, np.asfortranarray(x), make(x, "float32", library)):
         for threads in (1, 2, 3):
             info = robust.multikrum(form, 30, num_threads=threads, return_info=True)[1]
             assert info.selected.tolist() == chosen.selected.tolist()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import rules_oracle as oracle
 from robust_oracle import bits, make
-from rules_calls import inf, nan, refuses, rows_named
+from rules_calls import LIBRARIES, inf, nan, refuses, rows_named
 
 from fastgd import robust
 
@@ -70,6 +70,28 @@ def test_a_state_equals_krum_after_any_history(n: int, f: int, d: int, dtype: st
         state.update(int(row), shaped(good[row][None])[0])
     assert flat_bits(state.select()) == bits(robust.krum(good, f, backend=backend))
     assert too_many > 3
+
+
+@pytest.mark.parametrize("d", [200, 4300])
+def test_a_state_of_many_equals_krum(d: int) -> None:
+    """Also where krum takes its distances from inner products, and where the two best scores nearly tie."""
+    rng = np.random.default_rng(d)
+    mu = rng.standard_normal(d) * 30
+    x = (mu + 1e-3 * rng.standard_normal((110, d))).astype(np.float32)
+    state = robust.KrumState(x, 20)
+    assert bits(state.select()) == bits(robust.krum(x, 20))
+    for step in range(12):
+        row = int(rng.integers(110))
+        x[row] = (mu + 1e-3 * rng.standard_normal(d), x[5], np.full(d, 1e10), np.full(d, nan))[step % 4]
+        state.update(row, x[row])
+        assert bits(state.select()) == bits(robust.krum(x, 20)), step
+    best = robust.krum(x, 20, return_info=True)[1].selected[0]
+    twin = x[best].copy()
+    twin[3] = np.nextafter(twin[3], np.float32(np.inf))
+    for row in (0, 109):
+        x[row] = twin
+        state.update(row, twin)
+        assert bits(state.select()) == bits(robust.krum(x, 20))
 
 
 def test_a_state_writes_to_no_argument(backend: str) -> None:
@@ -184,13 +206,14 @@ def test_simhash_depends_on_its_vector_and_seed_alone(backend: str) -> None:
     assert abs(robust.hamming(one, other) / 2000 - 0.5) < 4.5 * 0.5 / math.sqrt(2000)
 
 
-def test_simhash_of_forms_dtypes_threads_and_backends() -> None:
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_simhash_of_forms_dtypes_threads_and_backends(library: str) -> None:
     values = np.float64(make(np.random.default_rng(6).standard_normal((5, 333)), "float16"))
     expected = bits(robust.simhash(values, 120, seed=3))
     for dtype in ("float16", "float32", "float64"):
         x = values.astype(dtype)
         layers = [[row[:1].reshape(()), row[1:200], row[200:200], row[200:].reshape(7, 19)] for row in x]
-        for form in (x, list(x), layers, np.asfortranarray(x), make(values, dtype, "torch")):
+        for form in (x, list(x), layers, np.asfortranarray(x), make(values, dtype, library)):
             for kw in ({"num_threads": 1}, {"num_threads": 3}, {"backend": "reference"}):
                 assert bits(robust.simhash(form, 120, seed=3, **kw)) == expected
     wide = np.random.default_rng(7).standard_normal((6, 70_001)).astype(np.float32)
