@@ -85,8 +85,8 @@ def test_interrupt_leaves_the_pool_usable(run_python) -> None:
     """Ctrl-C in the middle of a call: the next call is right."""
     code = """
 for delay in (0.001, 0.003, 0.01, 0.02):
-    threading.Timer(delay, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
     try:
+        threading.Timer(delay, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
         while True:
             results()
     except KeyboardInterrupt:

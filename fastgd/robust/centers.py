@@ -8,12 +8,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import _threads
-from .._arrays import to_host, unpack
+from .._arrays import to_host
 from .._checks import array_out, count, index_list, number
 from .._dispatch import Operand, find, runs
 from .._rows import Rows, parse
 from .clipping import distances_to
 from .combinations import _weights, weighted_sum
+from .distances import parse_sqdist
 
 #: A vector whose share times its distance exceeds this many typical distances has no say: the distances to it, rounded,
 #: no longer tell its direction.
@@ -165,17 +166,11 @@ def geometric_median_weights(sqdist: Any, *, weights: Any = None, smoothing: flo
     >>> fastgd.robust.geometric_median_weights((x[:, None] - x) ** 2, smoothing=0.0)
     array([0., 1., 0.])
     """
-    data, operand, wrap = unpack(sqdist, "sqdist")
-    if data.ndim != 2 or data.shape[0] != data.shape[1] or operand.dtype != "float64" or not data.shape[0]:
-        raise ValueError(f"sqdist is {operand.dtype} {tuple(data.shape)}, but must be float64 (n, n), as made by pairwise_sqdist")
-    n = data.shape[0]
+    host, operand, wrap = parse_sqdist(sqdist)
+    n = len(host)
     share = _shares(weights, n)
     limits = _check_limits(smoothing, tol, max_iter)
     view = None if out is None else array_out(out, (n,), "float64", "cpu")
-    host = np.array(to_host(data))
-    np.fill_diagonal(host, 0.0)
-    if not (host >= 0.0).all():
-        raise ValueError("sqdist holds a NaN or a negative distance: pass the output of pairwise_sqdist")
     bad = np.isinf(host).sum(axis=1) == n - 1
     bad &= not (bad | (share == 0.0)).all()
     found = _solve(host, np.where(bad, 0.0, share), limits, operand, backend)

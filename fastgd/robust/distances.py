@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from .. import _threads
 from .._arrays import to_host, unpack
 from .._checks import array_out, count, index_list
-from .._dispatch import find, runs
+from .._dispatch import Operand, find, runs
 from .._rows import Rows, parse
 from .combinations import weighted_sum
 
@@ -124,21 +125,27 @@ def krum_scores(sqdist: Any, f: int, *, neighbors: int | None = None, out: Any =
     >>> fastgd.robust.krum_scores((x[:, None] - x) ** 2, 1)
     array([5.0000e+00, 2.0000e+00, 2.0000e+00, 5.0000e+00, 1.9013e+04])
     """
-    data, operand, wrap = unpack(sqdist, "sqdist")
-    if data.ndim != 2 or data.shape[0] != data.shape[1] or operand.dtype != "float64":
-        raise ValueError(f"sqdist is {operand.dtype} {tuple(data.shape)}, but must be float64 (n, n), as made by pairwise_sqdist")
-    n = data.shape[0]
+    data, operand, wrap = parse_sqdist(sqdist)
+    n = len(data)
     k = _check_krum(n, f, neighbors)
     view = None if out is None else array_out(out, (n,), "float64", "cpu")
-    data = np.array(to_host(data))
-    np.fill_diagonal(data, 0.0)
-    if not (data >= 0.0).all():
-        raise ValueError("sqdist holds a NaN or a negative distance: pass the output of pairwise_sqdist")
     scores = find("robust.krum_scores", operand, backend)(data, k)
     if view is None:
         return wrap(scores) if operand.device == "cpu" else scores
     view[...] = scores
     return out
+
+
+def parse_sqdist(sqdist: Any) -> tuple[np.ndarray, Operand, Callable[[Any], Any]]:
+    """A distance matrix as a copy on the host with a zero diagonal, and the rest of what `unpack` gives."""
+    data, operand, wrap = unpack(sqdist, "sqdist")
+    if data.ndim != 2 or data.shape[0] != data.shape[1] or operand.dtype != "float64" or not data.shape[0]:
+        raise ValueError(f"sqdist is {operand.dtype} {tuple(data.shape)}, but must be float64 (n, n), as made by pairwise_sqdist")
+    host = np.array(to_host(data))
+    np.fill_diagonal(host, 0.0)
+    if not (host >= 0.0).all():
+        raise ValueError("sqdist holds a NaN or a negative distance: pass the output of pairwise_sqdist")
+    return host, operand, wrap
 
 
 @runs("robust.select")

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from .. import _threads
-from .._arrays import to_host, unpack
 from .._checks import array_out, count, index_list
 from .._dispatch import Operand, find, runs
 from .._rows import Rows, parse
 from ..random.reference import bits32
+from .distances import parse_sqdist
 from .subsets import finite_sqdist, nearest
 
 
@@ -128,16 +128,10 @@ def nnm_weights(sqdist: Any, f: int, *, out: Any = None, backend: str | None = N
            [0.5, 0.5, 0. ],
            [0. , 0.5, 0.5]])
     """
-    data, operand, wrap = unpack(sqdist, "sqdist")
-    if data.ndim != 2 or data.shape[0] != data.shape[1] or operand.dtype != "float64":
-        raise ValueError(f"sqdist is {operand.dtype} {tuple(data.shape)}, but must be float64 (n, n), as made by pairwise_sqdist")
+    data, operand, wrap = parse_sqdist(sqdist)
     n = len(data)
     f = count(f, "f", 0, n - 1)
     view = None if out is None else array_out(out, (n, n), "float64", "cpu")
-    data = np.array(to_host(data))
-    np.fill_diagonal(data, 0.0)
-    if not (data >= 0.0).all():
-        raise ValueError("sqdist holds a NaN or a negative distance: pass the output of pairwise_sqdist")
     bad = (np.isinf(data).sum(axis=1) == n - 1) & (n > 1)
     if bad.sum() > f:
         raise ValueError(f"rows {index_list(bad)} of sqdist are infinite: {bad.sum()} dropped vectors, but only f={f} were "

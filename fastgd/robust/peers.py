@@ -185,6 +185,30 @@ def _torch_combine(inputs: dict[str, Any]) -> Any:
     return lambda: weights @ x
 
 
+@prepared
+def recompute(inputs: dict[str, Any]) -> Any:
+    """All distances anew, where one vector has changed: fastgd against itself."""
+    robust = importlib.import_module("fastgd.robust")
+    return lambda: robust.pairwise_sqdist(inputs["x"], num_threads=inputs["num_threads"])
+
+
+def numpy_simhash(inputs: dict[str, Any]) -> Any:
+    """256 planes of random signs, made and multiplied block by block of coordinates."""
+    x, rng = inputs["x"], np.random.default_rng(0)
+    projections: np.ndarray = np.zeros((len(x), 256), np.float32)
+    for start in range(0, x.shape[1], 8192):
+        block = x[:, start : start + 8192]
+        signs = np.unpackbits(rng.integers(0, 256, (block.shape[1], 32), np.uint8), axis=1)
+        projections += block @ (signs.astype(np.float32) * 2.0 - 1.0)
+    return np.packbits(projections > 0.0, axis=1, bitorder="little")
+
+
+def numpy_hamming(inputs: dict[str, Any]) -> Any:
+    """Bits counted 64 at a time, one hash against all others."""
+    x = inputs["x"].view(np.uint64)
+    return np.stack([np.bitwise_count(row ^ x).sum(axis=1, dtype=np.int64) for row in x])
+
+
 def _f(inputs: dict[str, Any]) -> tuple[Any, ...]:
     return (inputs["f"],)
 
