@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import sys
 from collections.abc import Callable
 from types import ModuleType
@@ -255,11 +256,13 @@ TOO_MUCH: dict[tuple[str, str], tuple[float, str]] = {
     ("trimmed_mean", "byzfl-torch"): (2e10, "takes more than 10 s"),
     ("median", "byzfl-torch"): (4e9, "takes more than 4 GB"),
     ("bulyan", "flwr"): (1e9, "a Python loop over all pairs for every selection takes more than 10 s"),
-    ("nnm", "byzfl"): (1e9, "takes more than 10 GB"),
-    ("nnm", "byzfl-torch"): (1e9, "takes more than 10 GB"),
-    ("nnm_krum", "byzfl"): (1e9, "takes more than 10 GB"),
-    ("nnm_krum", "byzfl-torch"): (1e9, "takes more than 10 GB"),
 }
+
+
+def _lacks_memory(operation: str, name: str, n: int, d: int) -> bool:
+    """ByzFL's mixing gathers all neighbours of all vectors in one array."""
+    needed = 1.3 * n * (n - n // 5) * d * 4 if operation.startswith("nnm") and name.startswith("byzfl") else 0
+    return needed > os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def peers_for(operation: str, n: int, d: int, dtype: str, form: str) -> tuple[dict[str, Peer], dict[str, str]]:
@@ -273,6 +276,8 @@ def peers_for(operation: str, n: int, d: int, dtype: str, form: str) -> tuple[di
             left_out[name] = "has no bfloat16"
         elif n * n * d >= limit:
             left_out[name] = why
+        elif _lacks_memory(operation, name, n, d):
+            left_out[name] = "needs more memory than is free"
         else:
             chosen[name] = peer
     return chosen, left_out
