@@ -4,10 +4,15 @@ The room in one idea
 --------------------
 Every rule here is one or two passes over the data around a little logic:
 
-* *Distance rules* (`krum`, `multikrum`): one pass gives the exact matrix D of squared distances (`pairwise_sqdist`),
-  logic on D alone picks weights (`krum_scores`), one pass combines the picked vectors (`combine`).
-* *Coordinate-wise rules* (`median`, `trimmed_mean`, `meamed`): one pass sorts each coordinate's n values in a pruned
-  sorting network.
+* *Distance rules*: one pass gives the exact matrix D of squared distances (`pairwise_sqdist`), logic on D alone gives
+  weights, one pass combines the vectors (`combine`). A subset is chosen by `krum`, `multikrum`, `mda`, `smea` and `monna`;
+  `geometric_median`, `centered_clip` and `caf` weigh all vectors; `nnm` gives a row of weights for every vector. Nothing
+  iterates in d dimensions: for v = sum_j w_j x_j with sum w = 1, ||v - x_i||^2 = (D w)_i - w'Dw / 2.
+* *Coordinate-wise rules* (`median`, `trimmed_mean`, `meamed`): one pass sorts each coordinate's n values in a sorting
+  network. `bulyan` is one of each: a subset by distances, then coordinate by coordinate.
+* *Pre-aggregations* (`nnm`, `bucketing`, `arc`, `clip`) make vectors for a rule; `aggregate` joins them with a rule in one
+  distance pass.
+* `KrumState` follows vectors that change one at a time; `simhash`, `lshgm` and `hamming` compare vectors by a few bits.
 
 Notation
 --------
@@ -19,6 +24,7 @@ Notation
 ``D``   squared distances, D_ij = ||x_i - x_j||^2, float64
 ``k``   neighbours counted by a Krum score (`neighbors`), n - f - 2 in the paper
 ``m``   vectors averaged by Multi-Krum
+``W``   mixing weights, y = W x; ``w`` the weights of one result
 ======= ======================================================================================================
 
 ``x`` is an (n, d) array, or a sequence of n arrays, or a sequence of n sequences of layer arrays (mixed shapes and
@@ -31,11 +37,22 @@ counts just that value, as +inf. More than f of them is a ValueError that names 
 included, are ordinary input.
 
 Determinism: every function here is deterministic, with the same bits for every number of threads and every instruction
-set; on CUDA the results agree with the CPU's within the error budget of `cases.py`.
+set (`smea` and `caf` as far as LAPACK's eigenvalues are); on CUDA the results agree with the CPU's within the error
+budgets of docs/robust.md.
 
-Where things are: `reference.py` is the oracle (plain NumPy), `cpu.py` the front of csrc/robust.c, `cuda.py` the GPU
-kernels, `network.py` the GPU's sorting networks, `search.py` finds best subsets, `blocks.py` makes mixed vectors block
-by block, `cases.py` the benchmark's inputs, peers and error budgets.
+Where things are
+----------------
+=================== ==========================================================================================
+public functions    `distances.py` (Krum), `coordinates.py`, `combinations.py`, `subsets.py` (Bulyan, MDA, SMEA, MoNNA),
+                    `centers.py` (geometric median, centred clipping), `filters.py` (CAF), `mixing.py` (NNM, bucketing),
+                    `clipping.py` (ARC), `composition.py` (`aggregate`), `state.py` (`KrumState`), `hashing/`
+kernels             `reference.py` is the oracle (plain NumPy), `cpu.py` the front of csrc/robust.c, `cuda.py` that of the
+                    GPU kernels in `cuda_*.py`
+behind them         `search.py` finds best subsets, `blocks.py` makes mixed vectors block by block, `network.py` the GPU's
+                    sorting networks
+to test with        `attacks/`
+the benchmark       `cases.py`, `exact.py` (results and error budgets), `peers.py`, `facts.py`
+=================== ==========================================================================================
 """
 
 from .._arrays import FLOATS

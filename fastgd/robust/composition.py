@@ -43,7 +43,7 @@ def aggregate(x: Any, f: int, *, rule: str = "krum", pre: Sequence[str] = (), ou
     """A rule on pre-aggregated vectors: `rule(nnm(x, f), f)`, `rule(nnm(arc(x, f), f), f)`, with one pass for distances.
 
     The distances of mixed vectors y = W x follow from those of x, and so do the weights of the rule's result on x itself:
-    the pre-aggregated vectors are never stored.
+    on the CPU the pre-aggregated vectors are never stored.
 
     Parameters
     ----------
@@ -80,9 +80,10 @@ def aggregate(x: Any, f: int, *, rule: str = "krum", pre: Sequence[str] = (), ou
 
     Notes
     -----
-    Cost: that of `pairwise_sqdist`, with "arc" one more read of the data; then one read of the vectors that have a
-    weight, or, for coordinate-wise rules and the second phase of Bulyan, one that mixes and sorts block by block. Scratch
-    memory: some n x n matrices and 1 MiB a thread. Deterministic.
+    Cost: that of `pairwise_sqdist`, with "arc" one more read of the data (after "nnm" one more distance pass); then one
+    read of the vectors that have a weight, or, for coordinate-wise rules and the second phase of Bulyan, one that mixes
+    and sorts block by block. Scratch memory: some n x n matrices and 1 MiB a thread; on CUDA, the mixed vectors.
+    Deterministic.
 
     References
     ----------

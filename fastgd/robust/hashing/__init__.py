@@ -1,8 +1,9 @@
 """Locality-sensitive hashes: a few bits that keep the angles between long vectors, and distances between them.
 
-Hash of a vector: bit b is 1 where its projection onto plane b is positive. Two vectors at the angle theta differ in each
-bit with probability theta / pi [Charikar 2002], so pi times the share of bits that differ estimates the angle, whatever
-the vectors' lengths.
+Hash of a vector: bit b is 1 where its projection onto the normal of plane b is positive. With Gaussian normals two vectors
+at the angle theta differ in each bit with probability theta / pi [Charikar 2002], so pi times the share of bits that
+differ estimates the angle, whatever the vectors' lengths. Random signs share that law where no few coordinates outweigh
+all others.
 
 =============== ==================================================================================================
 function        planes

@@ -16,8 +16,10 @@ def simhash(x: Any, bits: int, *, seed: int = 0, out: Any = None, backend: str |
             num_threads: int | None = None) -> Any:
     """Random-hyperplane hashes: bit b of a vector is 1 where sum_c r_b(c) x_c > 0, with random signs r_b(c).
 
-    Two vectors at the angle theta differ in each bit with probability theta / pi: `pi * hamming(a, b) / bits` estimates
-    the angle without bias, with variance pi^2 p (1 - p) / bits for p = theta / pi. The signs are those of
+    Two vectors of many comparable coordinates at the angle theta differ in each bit with probability theta / pi, so that
+    `pi * hamming(a, b) / bits` estimates the angle, with variance pi^2 p (1 - p) / bits for p = theta / pi. Where a few
+    coordinates outweigh all others, random signs know only which of them outweigh which: (1, 0) and (1, 0.5) have one
+    hash. Beyond 4096 coordinates planes share a folding; see `fastgd.robust.hashing`. The signs are those of
     `fastgd.random` as the text of `fastgd.robust.hashing` defines them; they are never stored, the same for every vector,
     and do not depend on `bits` (a shorter hash is the beginning of a longer one) or on how a vector is cut into layers.
 
