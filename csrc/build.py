@@ -14,7 +14,8 @@ FLAGS = ["-std=gnu11", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trap
          "-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-psabi"]
 
 sanitizers = os.environ.get("FASTGD_SANITIZE", "")  # e.g. "address,undefined"
-extra = ["-g", "-O1", "-fno-omit-frame-pointer", f"-fsanitize={sanitizers}"] if sanitizers else []
+extra = ["-g", "-O1", "-fno-omit-frame-pointer", f"-fsanitize={sanitizers}",
+         "-ftrivial-auto-var-init=pattern"] if sanitizers else []
 
 header = (HERE / "fastgd.h").read_text()
 ffi = FFI()

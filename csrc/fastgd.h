@@ -55,10 +55,9 @@ void fgd_robust_pairwise_sum(int64_t n, int64_t chunks, const double *partial, c
 int fgd_robust_pairwise_sample(const fgd_rows *x, int64_t strips, int64_t width, double *partial, char *bad);
 int fgd_robust_gram(const fgd_rows *x, int64_t centre, double *partial, fgd_job *job);
 int64_t fgd_robust_gram_sum(int64_t n, int64_t chunks, const double *partial, double *sqdist, char *wanted); /* tiles wanted */
-int fgd_robust_choose(const double *sqdist, int64_t n, int64_t k, int64_t m, double error,
-                      double *scores, const char *bad, int64_t *selected, char *doubt, int64_t *doubtful);
-int fgd_robust_select(const fgd_rows *x, int64_t k, int64_t m, double *scores, char *bad,
-                      int64_t *selected);
+int fgd_robust_choose(const double *sqdist, int64_t n, int64_t k, int64_t m, double error, double *scores, const char *bad,
+                      int64_t *selected, char *doubt, int64_t *doubtful);
+int fgd_robust_select(const fgd_rows *x, int64_t k, int64_t m, double *scores, char *bad, int64_t *selected);
 int fgd_robust_krum_scores(const double *sqdist, int64_t n, int64_t k, double *scores);
 /* one point against all: n doubles of partial sums a chunk; pairwise_row has the chunks of pairwise */
 int fgd_robust_pairwise_row(const fgd_rows *x, int64_t row, double *partial, char *bad, fgd_job *job);

@@ -117,6 +117,7 @@ FGD_NOINLINE int FN(fold)(const fgd_rows *x, uint64_t seed, uint32_t step, const
     if (!own)
         return -1;
     FN(place) at = {0, 0};
+    uint32_t mask[FGD_STRIP + 16] = {0}; /* the last 16 are read beside a strip's end, with zeros of x, and stay 0 */
     for (int64_t chunk; (chunk = fgd_take(&job->next)) < chunks;) {
         int64_t row = chunk / tiles * FGD_FOLD_ROWS, rows = FGD_MIN(FGD_FOLD_ROWS, count - row);
         int64_t lo = chunk % tiles * tile, hi = FGD_MIN(lo + tile, width);
@@ -124,7 +125,7 @@ FGD_NOINLINE int FN(fold)(const fgd_rows *x, uint64_t seed, uint32_t step, const
             continue;
         memset(own, 0, (size_t)(8 * FGD_FOLD_ROWS * pitch));
         for (int64_t k = 0; k * FGD_FOLD < x->d; k++) {
-            uint32_t words[FGD_FOLD / 32], mask[FGD_STRIP + 16];
+            uint32_t words[FGD_FOLD / 32];
             fgd_job whole = {0, 0};
             fgd_random_bits32(seed, step, (uint64_t)(k * FGD_FOLD + lo) / 32, (hi - lo + 31) / 32, words, &whole);
             for (int64_t strip = lo; strip < hi; strip += FGD_STRIP) {

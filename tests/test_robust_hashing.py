@@ -428,3 +428,13 @@ def test_the_verifiers_choice(backend: str) -> None:
             robust.lshgm_choice(wrong, hashes[0], backend=backend)
     with pytest.raises((ValueError, TypeError), match="benchmark"):
         robust.lshgm_choice(hashes, hashes, backend=backend)
+
+
+def test_what_was_computed_before_leaves_no_trace() -> None:
+    """Strips end in the middle of a register: what memory holds behind them must not enter the sums."""
+    rng = np.random.default_rng(0)
+    for n, d in ((2, 100_003), (64, 20_000), (33, 30_001), (64, 20_000)):
+        x = rng.standard_normal((n, d)).astype(np.float32)
+        for threads in (1, 2):
+            together = robust.simhash(x, 256, num_threads=threads)
+            assert np.array_equal(together, np.concatenate([robust.simhash(row[None], 256) for row in x]))
