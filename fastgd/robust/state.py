@@ -9,7 +9,7 @@ import numpy as np
 from .. import _threads
 from .._arrays import narrow, to_host, widen
 from .._checks import count, index_list
-from .._dispatch import Operand, find
+from .._dispatch import Operand, find, runs
 from .._rows import Layer, Rows, parse
 from .distances import KrumInfo, _check_krum
 
@@ -19,6 +19,7 @@ _AGREE = {"float64": 1e-13, "other": 8e-6}
 _TINY = 1e-290  # where squares underflow, no relative bound holds
 
 
+@runs("robust.pairwise_sqdist", "robust.select", "robust.krum_scores:float64")
 class KrumState:
     """Krum over n vectors that arrive one at a time: an update costs one row of distances, O(n d), not O(n^2 d).
 
