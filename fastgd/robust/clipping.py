@@ -9,9 +9,10 @@ import numpy as np
 
 from .. import _threads
 from .._arrays import to_host, unpack, widen
-from .._checks import count, index_list, number
+from .._checks import index_list, number
 from .._dispatch import find, runs
 from .._rows import Rows, parse
+from .subsets import check_majority, refuse_bad
 
 
 @runs("robust.sqdist_to", "robust.scale")
@@ -114,27 +115,33 @@ def arc(x: Any, f: int, *, out: Any = None, backend: str | None = None, num_thre
            [-3.]])
     """
     rows = parse(x)
-    n, f = rows.n, count(f, "f", 0)
-    if n <= 2 * f:
-        raise ValueError(f"arc needs n > 2 f vectors, got n={n} and f={f}: add vectors or lower f")
-    outs = None if out is None else rows.check_outs(out, n)
+    f = check_majority("arc", rows.n, f)
+    outs = None if out is None else rows.check_outs(out, rows.n)
     norm, bad = distances_to(rows, None, backend, num_threads)
-    if np.count_nonzero(bad) > f:
-        raise ValueError(f"rows {index_list(bad)} of {rows.name} have a NaN or an Inf: {bad.sum()} bad vectors, but only "
-                         f"f={f} were declared: raise f or remove them")
-    longest = np.sort(norm)[n - 1 - 2 * f * (n - f) // n]
-    return _shorten(rows, norm, longest, out, outs, backend, num_threads)
+    refuse_bad(rows, bad, f)
+    return _shorten(rows, norm, arc_limit(norm, f), out, outs, backend, num_threads)
+
+
+def arc_limit(norm: np.ndarray, f: int) -> Any:
+    """The longest norm that is left when the 2 f (n - f) // n longest are set aside."""
+    n = len(norm)
+    return np.sort(norm)[n - 1 - 2 * f * (n - f) // n]
+
+
+def scales(norm: np.ndarray, longest: Any) -> np.ndarray:
+    """The factors that give every vector a norm of at most `longest`; 0 for an infinite norm."""
+    factor = np.ones(len(norm))
+    long = norm > longest
+    factor[long] = longest / norm[long]
+    return factor
 
 
 def _shorten(rows: Rows, norm: np.ndarray, longest: Any, out: Any, outs: Any, backend: str | None,
              num_threads: int | None) -> Any:
-    """Every vector scaled to a norm of at most `longest`; zero for an infinite norm."""
-    factor = np.ones(rows.n)
-    long = norm > longest
-    factor[long] = longest / norm[long]
+    """Every vector scaled to a norm of at most `longest`."""
     direct = outs is not None and rows.form == "stacked" and not rows.may_overlap([parts[0] for parts in outs])
     stacks = [unpack(out, "out")[0]] if direct else rows.empty(rows.n)
-    find("robust.scale", rows.operand, backend)(rows, factor, stacks, _threads.budget(num_threads, rows.nbytes))
+    find("robust.scale", rows.operand, backend)(rows, scales(norm, longest), stacks, _threads.budget(num_threads, rows.nbytes))
     return out if direct else rows.store_all(stacks, out, outs)
 
 

@@ -196,7 +196,7 @@ class _Composition:
             subsets.refuse_bad(self.rows, self.bad, self.f)
         else:
             norms = np.where(self.missing, np.inf, self.image().distance_to(None))
-        self.weights = arc_scales(norms, self.f)[:, None] * self.weights
+        self.weights = clipping.scales(norms, clipping.arc_limit(norms, self.f))[:, None] * self.weights
         self._sqdist, self.missing = None, np.zeros(self.rows.n, bool)
 
     # ---- the rules: 0/1 or other weights of the y, or a result, or both
@@ -258,13 +258,6 @@ def _ones(n: int, chosen: np.ndarray) -> np.ndarray:
     weights = np.zeros(n)
     weights[chosen] = 1.0
     return weights
-
-
-def arc_scales(norms: np.ndarray, f: int) -> np.ndarray:
-    """The factors that clip the 2 f (n - f) // n longest vectors to the longest of the others; 0 for infinite norms."""
-    n = len(norms)
-    limit = np.sort(norms)[n - 1 - 2 * f * (n - f) // n]
-    return np.divide(limit, norms, out=np.ones(n), where=norms > limit)
 
 
 def mixed_sqdist(sqdist: np.ndarray, weights: np.ndarray) -> np.ndarray:
