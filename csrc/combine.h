@@ -4,7 +4,7 @@
  * Cost:    one read of the rows that have a weight, m n d multiply-adds, or additions where all weights of a result are 1;
  *          later tiles are prefetched. One result (add_rows): the sums of VECTORS vectors stay in registers. Several:
  *          COMBINE_ROWS rows of a tile are widened to double once, in the first-level cache, for all m; results with equal
- *          weights are made once.
+ *          weights are summed once. Large results are written past the caches, which saves reading their lines first.
  * Order:   ascending i, in double for float, compensated (TwoSum) for double.
  */
 
@@ -56,9 +56,13 @@ static long double TN(rescue_sum)(const void *context, int64_t column)
 FGD_INLINE void TN(store_sums)(const ACC *sums, const fgd_layer *layer, const fgd_combination *w, int64_t a, int64_t c,
                                int64_t width, int64_t offset, const fgd_layer *out, fgd_job *job)
 {
+    char *row = (char *)fgd_row(out, a);
+    if (width == VECTORS * LANES && out->dtype == (LANES == 8 ? FGD_F64 : FGD_F32) &&
+        TN(store_tile)(sums, w->divisor, row + c * (int64_t)sizeof(REAL), w->large))
+        return;
     TN(combination) context = {layer, w->n, w->weights + a * w->n, w->divisor};
     for (int v = 0; v * LANES < width; v++) {
-        int64_t broken = TN(store)(sums + v, w->divisor, (char *)fgd_row(out, a), out->dtype, c + v * LANES,
+        int64_t broken = TN(store)(sums + v, w->divisor, row, out->dtype, c + v * LANES,
                                    FGD_MIN(LANES, width - v * LANES), TN(rescue_sum), &context);
         if (broken >= 0)
             fgd_lower(&job->broken, offset + c + v * LANES + broken);
@@ -89,29 +93,28 @@ static void TN(segment_mix)(const fgd_layer *layer, int64_t lo, int64_t hi, int6
 {
     int64_t item = fgd_itemsize(out->dtype);
     ACC *sums = w->sums;
-    for (int64_t c = lo; c < hi; c += VECTORS * LANES) {
-        int64_t width = FGD_MIN(VECTORS * LANES, hi - c);
+    /* Large results: a first tile up to where a cache line begins, in the first and so in most results. */
+    int64_t before = w->large ? (int64_t)(-(uintptr_t)(fgd_row(out, 0) + lo * item) % 64) / item : 0;
+    for (int64_t c = lo, width; c < hi; c += width) {
+        width = FGD_MIN(c == lo && before ? before : VECTORS * LANES, hi - c);
         for (int64_t group = 0; group < w->groups; group++) {
             FOR_DTYPE(layer->dtype, width == VECTORS * LANES, TN(pack_rows), layer, group * COMBINE_ROWS, c, width,
                       w->used[group], w->tile);
             for (int64_t a = 0; a < w->m; a++) {
-                if (w->leader[a] < a)
-                    continue;
-                ACC *sum = sums + a * VECTORS;
-                for (int v = 0; v < VECTORS && group == 0; v++)
-                    if (w->form[a] == FGD_NO_WEIGHTS)
-                        memset(sum + v, 0, sizeof *sum);
-                    else
-                        TN(start)(sum + v);
-                TN(add_tile)(w->tile, w->rows[a * w->groups + group], w->weights + a * w->n + group * COMBINE_ROWS,
-                             w->form[a] == FGD_UNIT_WEIGHTS, sum);
+                ACC *sum = sums + w->leader[a] * VECTORS;
+                if (w->leader[a] == a) {
+                    for (int v = 0; v < VECTORS && group == 0; v++)
+                        if (w->form[a] == FGD_NO_WEIGHTS)
+                            memset(sum + v, 0, sizeof *sum);
+                        else
+                            TN(start)(sum + v);
+                    TN(add_tile)(w->tile, w->rows[a * w->groups + group], w->weights + a * w->n + group * COMBINE_ROWS,
+                                 w->form[a] == FGD_UNIT_WEIGHTS, sum);
+                }
                 if (group + 1 == w->groups)
                     TN(store_sums)(sum, layer, w, a, c, width, offset, out, job);
             }
         }
-        for (int64_t a = 0; a < w->m; a++)
-            if (w->leader[a] < a)
-                memcpy((char *)fgd_row(out, a) + c * item, fgd_row(out, w->leader[a]) + c * item, (size_t)(width * item));
     }
 }
 

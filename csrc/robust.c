@@ -1,6 +1,7 @@
 /* The room `robust`: how work is split, and the entry points. The kernels are in robust_body.h. */
 #include "fastgd.h"
 #include "simd.h"
+#include "rows.h" /* its scalar part, compiled for the baseline: the clones share it */
 
 /* ---- splitting: by n and d alone, never by the number of threads */
 
@@ -84,6 +85,17 @@ static int fgd_any_double(const fgd_rows *x)
     return 0;
 }
 
+/* Results of that many bytes do not stay in the caches until someone reads them. */
+enum { FGD_LARGE = 16 << 20 };
+
+static int64_t fgd_row_bytes(const fgd_rows *x)
+{
+    int64_t bytes = 0;
+    for (int64_t k = 0; k < x->n_layers; k++)
+        bytes += x->layer[k].size * fgd_itemsize(x->layer[k].dtype);
+    return bytes;
+}
+
 /* ---- linear combinations: which rows each result needs, for the kernels of combine.h */
 
 enum { COMBINE_ROWS = 32 };
@@ -93,6 +105,7 @@ typedef struct {
     int64_t n, m;
     const double *weights;
     double divisor;
+    int large;       /* the results do not stay in the cache */
     int64_t groups;  /* of COMBINE_ROWS rows, one bit each */
     void *sums;      /* m x 512 bytes; the memory of all that follows */
     double *tile;    /* COMBINE_ROWS x 64 */
@@ -136,7 +149,6 @@ static int fgd_combination_plan(fgd_combination *w)
     return 0;
 }
 
-#include "rows.h" /* its scalar part, compiled for the baseline: the clones share it */
 #define FGD_BODY "robust_body.h"
 #include "isa.h"
 

@@ -10,7 +10,31 @@
 /* Whether every lane of a comparison holds. */
 FGD_INLINE int FN(all)(v8i mask)
 {
+#if FGD_LEVEL == 2 /* gcc 12 takes the vector apart, lane by lane */
+    return _mm512_movepi64_mask((__m512i)mask) == 0xff;
+#else
     return ((mask[0] & mask[1]) & (mask[2] & mask[3]) & (mask[4] & mask[5]) & (mask[6] & mask[7])) != 0;
+#endif
+}
+
+/* Copy a cache line without reading its place into the cache. Other threads see it after FN(streamed). */
+FGD_INLINE void FN(stream)(char *to, const char *from)
+{
+#if FGD_LEVEL == 2
+    _mm512_stream_ps((float *)to, *(const __m512 *)from);
+#elif FGD_X86_CLONES
+    for (int b = 0; b < 64; b += 16)
+        _mm_stream_ps((float *)(to + b), *(const __m128 *)(from + b));
+#else
+    memcpy(to, from, 64);
+#endif
+}
+
+FGD_INLINE void FN(streamed)(void)
+{
+#if FGD_X86_CLONES
+    _mm_sfence();
+#endif
 }
 
 #ifndef RANK_AHEAD
@@ -93,8 +117,8 @@ FGD_INLINE void FN(widen_to_f)(double *place, v16f x)
 #if FGD_LEVEL == 2
     v8f half[2];
     memcpy(half, &x, sizeof x);
-    ((v8d *)place)[0] = __builtin_convertvector(half[0], v8d);
-    ((v8d *)place)[1] = __builtin_convertvector(half[1], v8d);
+    ((v8d *)place)[0] = WIDEN(half[0]);
+    ((v8d *)place)[1] = WIDEN(half[1]);
 #else
     v4f part[4];
     memcpy(part, &x, sizeof x);

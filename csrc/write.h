@@ -43,3 +43,31 @@ FGD_INLINE int64_t TN(store)(const ACC *acc, double divisor, char *row, int32_t 
             fgd_store(row + l * item, dtype, y[l]);
     return broken;
 }
+
+/* Write acc / divisor into VECTORS vectors of the precision's own dtype; 0, with nothing written, where one is not finite. Large
+ * results go past the caches where they lie on a cache line; elsewhere their next lines are fetched for writing meanwhile. */
+FGD_INLINE int TN(store_tile)(const ACC *acc, double divisor, char *row, int large)
+{
+    REAL rounded[VECTORS * LANES] __attribute__((aligned(64)));
+    v8d sum = {0}; /* not finite where a quotient is not; where it merely overflows, each vector is looked at for nothing */
+#pragma GCC unroll 4
+    for (int v = 0; v < VECTORS; v++) {
+        double y[LANES] __attribute__((aligned(64)));
+        TN(divide)(acc + v, divisor, y);
+        for (int l = 0; l < LANES; l += 8)
+            sum += *(v8d *)(y + l);
+        for (int l = 0; l < LANES; l++)
+            rounded[v * LANES + l] = (REAL)y[l];
+    }
+    if (!FN(all)(sum - sum == 0.0))
+        return 0;
+    if (large && (uintptr_t)row % 64 == 0)
+        for (int b = 0; b < (int)sizeof rounded; b += 64)
+            FN(stream)(row + b, (char *)rounded + b);
+    else {
+        for (int b = 0; large && b < (int)sizeof rounded; b += 64)
+            __builtin_prefetch(row + sizeof rounded + b, 1);
+        memcpy(row, rounded, sizeof rounded);
+    }
+    return 1;
+}

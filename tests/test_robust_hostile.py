@@ -10,6 +10,9 @@ import robust_oracle as oracle
 from robust_oracle import DTYPES, bits, make
 
 from fastgd import robust
+from fastgd._arrays import to_host
+from fastgd._dispatch import find
+from fastgd._rows import parse
 
 RULES = {
     "krum": lambda x, f, **kw: robust.krum(x, f, **kw),
@@ -184,3 +187,17 @@ def test_mean_tolerates_no_bad_row_with_a_weight(bad: float, backend: str) -> No
 def test_a_tiny_weight_beside_a_huge_one_is_still_a_weight(backend: str) -> None:
     with pytest.raises(ValueError, match="row"):
         robust.mean(np.array([[1.0], [nan]]), weights=[1e308, 1e-308], backend=backend)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_every_bad_row_is_marked_however_few_are_left(dtype: str, backend: str) -> None:
+    """Also where a row has no finite partner, and among more than 96 rows."""
+    for n in (1, 2, 3, 9, 100):
+        for good in {0, 1, 2, n // 2, n} & set(range(n + 1)):
+            x = np.random.default_rng(n).standard_normal((n, 40))
+            x[good:, 11] = nan
+            x = make(x, dtype)
+            rows = parse(x)
+            sqdist, bad = map(to_host, find("robust.pairwise_sqdist", rows.operand, backend)(rows, 1))
+            assert bad.tolist() == [i >= good for i in range(n)]
+            assert np.isinf(sqdist[good:, :good]).all() and np.isfinite(sqdist[:good, :good]).all()

@@ -211,6 +211,28 @@ def test_many_results_have_the_bits_of_one_by_one(n: int, dtype: str) -> None:
                                    atol=1e-2 if dtype == "float16" else 1e-6)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("d", [2**19, 2**19 + 5])
+def test_results_beyond_the_caches_wherever_they_lie(d: int, dtype: str) -> None:
+    """Whole cache lines are written past the caches: not one byte beside the result may change, on any instruction set."""
+    x = normal(8, d, seed=3).astype(dtype)
+    x[2, d // 2], x[3, -1] = nan, -inf
+    weights = np.random.default_rng(4).integers(0, 2, (8, 8)).astype(float)
+    weights[6], weights[7] = weights[5], 0.0
+    expected = np.concatenate([robust.combine(x, row[None]) for row in weights]).ravel()
+    current = _native.lib.fgd_isa_current()
+    try:
+        for level in range(_native.lib.fgd_isa_best() + 1):
+            _native.lib.fgd_isa_use(level)
+            for before in (0, 1, 9):
+                memory = np.full(expected.size + 32, 7.0, dtype)
+                cpu.combine(parse(x), weights, 1.0, [memory[before : before + expected.size].reshape(8, d)], 2)
+                assert bits(memory[before : before + expected.size]) == bits(expected)
+                assert (memory[:before] == 7).all() and (memory[before + expected.size :] == 7).all()
+    finally:
+        _native.lib.fgd_isa_use(current)
+
+
 def test_zero_weights_bar_what_is_not_finite() -> None:
     x = normal(40, 70).astype(np.float32)
     x[7], x[35, 3] = nan, inf

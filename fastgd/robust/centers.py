@@ -106,8 +106,6 @@ def geometric_median(x: Any, *, weights: Any = None, smoothing: float = 1e-6, to
     parts = None if out is None else rows.check_out(out)
     threads = _threads.budget(num_threads, rows.nbytes)
     sqdist, bad = map(to_host, find("robust.pairwise_sqdist", rows.operand, backend)(rows, threads))
-    if np.count_nonzero(bad) >= rows.n - 1:  # kernels stop looking at a row when all others are known to be bad
-        bad = rows.bad_rows()
     if (bad | (share == 0.0)).all():
         raise ValueError(_nothing_left(rows))
     found = _solve(sqdist, np.where(bad, 0.0, share), limits, rows.operand, backend)

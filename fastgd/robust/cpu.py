@@ -29,7 +29,10 @@ _DIRECT_ERROR, _GRAM_ERROR = 2.0**-18, 2.0**-16
 
 
 def pairwise_sqdist(rows: Rows, threads: int) -> tuple[np.ndarray, np.ndarray]:
-    return _distances(rows, threads)[:2]
+    sqdist, bad, _ = _distances(rows, threads)
+    if np.count_nonzero(bad) >= rows.n - 1:  # a row is looked at beside others that are not known to be bad
+        bad = rows.bad_rows()
+    return sqdist, bad
 
 
 def select(rows: Rows, k: int, m: int, threads: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

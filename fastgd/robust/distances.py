@@ -307,7 +307,7 @@ def _select(rows: Rows, f: int, k: int, m: int, backend: str | None,
 
 
 def _too_many_bad(rows: Rows, f: int, m: int) -> str:
-    bad = rows.bad_rows()  # kernels stop looking at a row when all others are known to be bad
+    bad = rows.bad_rows()  # the choice stops looking at a row when all others are known to be bad
     count_bad = np.count_nonzero(bad)
     found = f"rows {index_list(bad)} of {rows.name} have a NaN or an Inf: "
     if count_bad > f:

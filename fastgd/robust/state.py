@@ -214,8 +214,6 @@ class KrumState:
     def _compute_all(self) -> None:
         sqdist, bad = map(to_host, find("robust.pairwise_sqdist", self._rows.operand, self._options[1])(
             self._rows, self._threads()))
-        if bad.any():  # kernels stop looking at a row when all others are known to be bad
-            bad = self._rows.bad_rows()
         n = self.n
         self._sqdist, self._bad = np.array(sqdist), np.array(bad)
         self._error, self._stale = np.zeros((n, n)), np.zeros(n, bool)

@@ -255,7 +255,6 @@ def check_majority(rule: str, n: int, f: int) -> int:
 def refuse_bad(rows: Rows, bad: np.ndarray, f: int) -> None:
     """ValueError when more than f vectors have a NaN or an Inf."""
     if np.count_nonzero(bad) > f:
-        bad = rows.bad_rows()  # kernels stop looking at a row when all others are known to be bad
         raise ValueError(f"rows {index_list(bad)} of {rows.name} have a NaN or an Inf: {bad.sum()} bad vectors, but only "
                          f"f={f} were declared: raise f or remove them")
 
@@ -264,8 +263,6 @@ def finite_sqdist(rows: Rows, f: int, backend: str | None, num_threads: int | No
     """Squared distances on the host, and which rows are bad; ValueError when more than f are."""
     kernel = find("robust.pairwise_sqdist", rows.operand, backend)
     sqdist, bad = kernel(rows, _threads.budget(num_threads, rows.nbytes))
-    if rows.n == 1:
-        bad = rows.bad_rows()  # a vector without a partner was not looked at
     refuse_bad(rows, bad, f)
     return to_host(sqdist), bad
 
