@@ -101,5 +101,24 @@ int64_t fgd_hashing_columns_chunks(int64_t n, int64_t columns);
 int fgd_hashing_columns(const fgd_rows *x, int64_t layer, int64_t length, int64_t columns, int64_t first, int64_t bits,
                         uint64_t seed, uint8_t *flags, int64_t stride, char *bad, fgd_job *job);
 
+/* ---- compress: what all codecs share (csrc/compress.c) */
+uint32_t fgd_crc32(uint32_t crc, const void *data, int64_t bytes); /* as zlib's; start with 0 */
+
+typedef struct {
+    const char *data;         /* n floating-point numbers */
+    int32_t dtype;            /* as in fgd_layer, not float64 */
+    int64_t n;
+} fgd_vector;
+
+/* How a codec's input p is made from the vector x and the memory, and what becomes of the memory (csrc/compress.h). */
+typedef enum { FGD_PLAIN = 0, FGD_FEEDBACK = 1, FGD_DIFFERENCE = 2 } fgd_mode;
+
+typedef struct {
+    int32_t codec, option;    /* as in the header of the payload (docs/wire.md) */
+    int64_t n, a, b;
+    const uint8_t *body;
+    const float *table;       /* what decoding prepared, or NULL */
+} fgd_payload;
+
 /* cdef end */
 #endif
