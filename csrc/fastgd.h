@@ -120,5 +120,21 @@ typedef struct {
     const float *table;       /* what decoding prepared, or NULL */
 } fgd_payload;
 
+/* ---- compress: every codec has fgd_check_<codec>, 0 or why the body is none of an encoder's (1 value, 2 index, 3 code, 4 padding), and
+ * fgd_add_<codec>: for lo <= i < hi, multiples of 4096 or n, add ? out_i += fl(scale c_i) : out_i = c_i */
+
+/* ---- compress: signs */
+int64_t fgd_compress_signs_tickets(int64_t n);
+void fgd_compress_signs(const fgd_vector *x, float *memory, fgd_mode mode, float upper, float lower, uint8_t *bits, double *sums,
+                        int sides, fgd_job *job);
+double fgd_compress_total(const double *sums, int64_t chunks);
+void fgd_compress_add_bits(const uint8_t *bits, int64_t n, float upper, float lower, float *out, fgd_job *job);
+int64_t fgd_compress_vote_tickets(int64_t n);
+void fgd_compress_vote(const uint8_t *const *bits, int64_t voters, int64_t n, uint8_t *out, fgd_job *job);
+int fgd_check_sign(const fgd_payload *q);
+int fgd_check_onebit(const fgd_payload *q);
+void fgd_add_sign(const fgd_payload *q, int64_t lo, int64_t hi, float scale, int add, float *out);
+void fgd_add_onebit(const fgd_payload *q, int64_t lo, int64_t hi, float scale, int add, float *out);
+
 /* cdef end */
 #endif
