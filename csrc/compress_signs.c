@@ -6,8 +6,8 @@
 enum { FGD_VOTER_BITS = 24, FGD_SIGN_CHUNKS = 16 }; /* chunks a ticket */
 
 typedef struct {
-    double all, above; /* sums of magnitudes */
-    int64_t below;     /* elements below zero */
+    double lower, upper; /* sums of magnitudes below zero and not below, or all in `lower` */
+    int64_t below;       /* elements below zero */
 } fgd_sides;
 
 #define FGD_BODY "compress_signs_body.h"
@@ -23,7 +23,7 @@ int64_t fgd_compress_signs_tickets(int64_t n)
     return (sign_chunks(n) + FGD_SIGN_CHUNKS - 1) / FGD_SIGN_CHUNKS;
 }
 
-/* Bits, memory and the chunks' sums. `sums` has room for 3 numbers a chunk: all, above, below. */
+/* Bits, memory and the chunks' sums. `sums` has room for 3 numbers a chunk: those of fgd_sides. */
 void fgd_compress_signs(const fgd_vector *x, float *memory, fgd_mode mode, float upper, float lower, uint8_t *bits, double *sums,
                         int sides, fgd_job *job)
 {
@@ -33,8 +33,8 @@ void fgd_compress_signs(const fgd_vector *x, float *memory, fgd_mode mode, float
             fgd_sides result = {0};
             int64_t lo = c * FGD_BLOCK;
             FGD_CALL(chunk_signs)(x, memory, mode, lo, FGD_MIN(FGD_BLOCK, x->n - lo), upper, lower, bits, &result, sides);
-            sums[c] = result.all;
-            sums[chunks + c] = result.above;
+            sums[c] = result.lower;
+            sums[chunks + c] = result.upper;
             sums[2 * chunks + c] = (double)result.below;
         }
 }

@@ -77,8 +77,8 @@ static double FN(fold)(const FN(lanes) *sums)
 
 /* ---- one chunk of at most FGD_BLOCK elements
  *
- * Formula: p from x and the memory (compress.h); bit i = p_i < 0; sums of |p_i|, and with `sides` of those of the upper side alone
- *          and how many are below. In FEEDBACK the memory holds the last p, not what was left of it: that is subtracted
+ * Formula: p from x and the memory (compress.h); bit i = p_i < 0; the sum of |p_i|, with `sides` one for each side, and how many
+ *          are below. In FEEDBACK the memory holds the last p, not what was left of it: that is subtracted
  *          here, m - (m < 0 ? lower : upper), so that one pass over x and memory does both steps.
  * Cost:    reads x and the memory, writes the memory and one bit an element.
  * Order:   the chunk's lanes as docs/wire.md has them.
@@ -86,9 +86,9 @@ static double FN(fold)(const FN(lanes) *sums)
 FGD_INLINE void FN(chunk_signs_of)(const fgd_vector *x, float *memory, fgd_mode mode, int64_t lo, int64_t count, float upper,
                                    float lower, uint8_t *bits, fgd_sides *result, const int32_t dtype, const int sides)
 {
-    FN(lanes) all, above;
-    memset(&all, 0, sizeof all);
-    memset(&above, 0, sizeof above);
+    FN(lanes) lower_sum, upper_sum;
+    memset(&lower_sum, 0, sizeof lower_sum);
+    memset(&upper_sum, 0, sizeof upper_sum);
     int64_t item = fgd_itemsize(dtype), negatives = 0;
     VEC up = (VEC){0} + upper, low = (VEC){0} + lower;
     for (int64_t i = 0; i < count; i += FGD_LANES) {
@@ -131,13 +131,13 @@ FGD_INLINE void FN(chunk_signs_of)(const fgd_vector *x, float *memory, fgd_mode 
                 memcpy(m + h * WIDTH, &p, sizeof p);
             uint32_t below = NEGATIVE(p);
             word |= below << (h * WIDTH);
-            VEC size = ABSOLUTE(p);
-            all.half[2 * h] += LOW(size);
-            all.half[2 * h + 1] += HIGH(size);
+            VEC size = ABSOLUTE(p), beneath = sides ? PICK(below, size, (VEC){0}) : size;
+            lower_sum.half[2 * h] += LOW(beneath);
+            lower_sum.half[2 * h + 1] += HIGH(beneath);
             if (sides) {
                 size = PICK(below, (VEC){0}, size);
-                above.half[2 * h] += LOW(size);
-                above.half[2 * h + 1] += HIGH(size);
+                upper_sum.half[2 * h] += LOW(size);
+                upper_sum.half[2 * h + 1] += HIGH(size);
             }
         }
         if (!full) {
@@ -149,11 +149,9 @@ FGD_INLINE void FN(chunk_signs_of)(const fgd_vector *x, float *memory, fgd_mode 
             negatives += __builtin_popcount(word);
         memcpy(bits + (lo + i) / 8, &word, (size_t)(left + 7) / 8); /* little-endian: FASTGD is not built for others */
     }
-    result->all = FN(fold)(&all);
-    if (sides) {
-        result->above = FN(fold)(&above);
-        result->below = negatives;
-    }
+    result->lower = FN(fold)(&lower_sum);
+    result->upper = FN(fold)(&upper_sum);
+    result->below = negatives;
 }
 
 static void FN(chunk_signs)(const fgd_vector *x, float *memory, fgd_mode mode, int64_t lo, int64_t count, float upper, float lower,

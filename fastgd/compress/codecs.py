@@ -25,6 +25,7 @@ class Codec:
 
     code: ClassVar[int]
     name: ClassVar[str]  #: of its kernels
+    family: ClassVar[str]  #: the folder that they are in
 
     def max_nbytes(self, n: int) -> int:
         """The most bytes that a payload of n coordinates takes; ValueError where the format cannot hold as many."""
@@ -65,6 +66,10 @@ class Codec:
         """The codec of a header; ValueError where the parameters are none of its own."""
         return cls()
 
+    def _remembers(self) -> dict[str, tuple[int, ...] | None]:
+        """What a kernel keeps between steps besides the memory: names, with the shape of a float32 array or None for a word."""
+        return {}
+
     def _reach(self, n: int) -> float:
         """A bound on max|x - C(x)| / max|x|: error feedback watches with it that nothing overflows."""
         return 1.0
@@ -100,7 +105,7 @@ class Identity(Codec):
     4032
     """
 
-    code, name = 0, "identity"
+    code, name, family = 0, "identity", ""
 
     def contraction(self, n: int) -> float:
         return 0.0
@@ -171,7 +176,7 @@ class TopK(_Sparse):
     """
 
     bits: int = 32
-    code, name = 1, "topk"
+    code, name, family = 1, "topk", "sparse"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -184,6 +189,9 @@ class TopK(_Sparse):
 
     def _fields(self, n: int) -> tuple[int, int, int]:
         return int(self.bits == 8), self.kept(n), 0
+
+    def _remembers(self) -> dict[str, tuple[int, ...] | None]:
+        return {"key": None}
 
     def _length(self, n: int, a: int, b: int) -> int:
         return 8 * a if self.bits == 32 else 5 * a + 4 * -(-a // VALUES_BUCKET)
@@ -222,7 +230,7 @@ class RandK(_Sparse):
     """
 
     scaled: bool = False
-    code, name = 2, "randk"
+    code, name, family = 2, "randk", "sparse"
 
     def contraction(self, n: int) -> float | None:
         return None if self.scaled else 1.0 - self._share(n)
@@ -271,7 +279,7 @@ class Threshold(Codec):
     """
 
     value: float
-    code, name = 3, "threshold"
+    code, name, family = 3, "threshold", "sparse"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "value", number(self.value, "value", 0.0))
@@ -307,7 +315,7 @@ class Sign(Codec):
     array([ 2., -2.], dtype=float32)
     """
 
-    code, name = 4, "sign"
+    code, name, family = 4, "sign", "signs"
 
     def contraction(self, n: int) -> float:
         return 1.0 - 1.0 / max(n, 1)
@@ -335,7 +343,7 @@ class OneBit(Codec):
     array([ 1.5,  1.5, -3. ], dtype=float32)
     """
 
-    code, name = 5, "onebit"
+    code, name, family = 5, "onebit", "signs"
 
     def contraction(self, n: int) -> float:
         return 1.0 - 1.0 / max(n, 1)
@@ -393,7 +401,7 @@ class QSGD(_Bucketed):
     levels: int = 127
     bucket: int = 512
     norm: str = "max"
-    code, name = 6, "qsgd"
+    code, name, family = 6, "qsgd", "levels"
 
     def __post_init__(self) -> None:
         self._check_bucket()
@@ -451,7 +459,7 @@ class TernGrad(Codec):
     array([ 2., -2.,  0.], dtype=float32)
     """
 
-    code, name = 7, "terngrad"
+    code, name, family = 7, "terngrad", "levels"
 
     def variance(self, n: int) -> float:
         return (math.sqrt(max(n, 1)) - 1.0) / 2.0
@@ -487,7 +495,7 @@ class Natural(Codec):
     array([ 0.5, -8. ], dtype=float32)
     """
 
-    code, name = 8, "natural"
+    code, name, family = 8, "natural", "levels"
 
     def variance(self, n: int) -> float:
         return 0.125
@@ -528,7 +536,7 @@ class Int8(_Bucketed):
 
     bucket: int = 512
     stochastic: bool = False
-    code, name = 9, "int8"
+    code, name, family = 9, "int8", "levels"
 
     def __post_init__(self) -> None:
         self._check_bucket()
@@ -585,7 +593,7 @@ class FP8(_Bucketed):
 
     format: str = "e4m3"
     bucket: int = 512
-    code, name = 10, "fp8"
+    code, name, family = 10, "fp8", "levels"
 
     def __post_init__(self) -> None:
         self._check_bucket()
@@ -642,7 +650,7 @@ class Drive(Codec):
 
     bits: int = 1
     unbiased: bool = False  # type: ignore[assignment]
-    code, name = 11, "drive"
+    code, name, family = 11, "drive", "rotation"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "bits", count(self.bits, "bits", 1, 4))
@@ -698,7 +706,7 @@ class CountSketch(Codec):
 
     rows: int
     cols: int
-    code, name = 12, "countsketch"
+    code, name, family = 12, "countsketch", "sketches"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "rows", count(self.rows, "rows", 1, 255))
@@ -756,7 +764,7 @@ class PowerSGD(Codec):
 
     rank: int
     shape: tuple[int, int]
-    code, name = 13, "powersgd"
+    code, name, family = 13, "powersgd", "lowrank"
 
     def __post_init__(self) -> None:
         try:
@@ -771,6 +779,9 @@ class PowerSGD(Codec):
         if n != self.shape[0] * self.shape[1]:
             raise ValueError(f"PowerSGD has shape {self.shape}, which is not n={n} coordinates")
         return 0, self.rank, self.shape[1]
+
+    def _remembers(self) -> dict[str, tuple[int, ...] | None]:
+        return {"right": (self.shape[1], self.rank)}
 
     def _length(self, n: int, a: int, b: int) -> int:
         return 4 * self.rank * (self.shape[0] + self.shape[1])

@@ -1,0 +1,83 @@
+/* The room `compress`: what belongs to no family of codecs. Decoding goes over the result in blocks that stay in the cache, each block
+ * through all payloads in their order, so the result is read and written once however many payloads there are.
+ */
+#include "fastgd.h"
+#include "simd.h"
+#include "rows.h"
+
+enum { FGD_SCAN = 1 << 16, FGD_DECODE = 1 << 14 }; /* elements of a ticket; of a block that stays in the second-level cache */
+
+#define FGD_BODY "compress_body.h"
+#include "isa.h"
+
+int64_t fgd_compress_tickets(int64_t n)
+{
+    return (n + FGD_SCAN - 1) / FGD_SCAN;
+}
+
+void fgd_compress_largest(const fgd_vector *x, uint32_t *most, fgd_job *job)
+{
+    for (int64_t lo; (lo = fgd_take(&job->next) * FGD_SCAN) < x->n;) {
+        uint32_t found = FGD_CALL(largest)(x, lo, FGD_MIN(FGD_SCAN, x->n - lo)), seen = __atomic_load_n(most, __ATOMIC_RELAXED);
+        while (found > seen && !__atomic_compare_exchange_n(most, &seen, found, 1, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
+        }
+    }
+}
+
+void fgd_compress_identity(const fgd_vector *x, float *memory, fgd_mode mode, uint8_t *body, fgd_job *job)
+{
+    for (int64_t lo; (lo = fgd_take(&job->next) * FGD_SCAN) < x->n;)
+        FGD_CALL(identity)(x, memory, mode, lo, FGD_MIN(FGD_SCAN, x->n - lo), body);
+}
+
+static int fgd_check_identity(const fgd_payload *q)
+{
+    return FGD_CALL(all_finite)(q->body, q->n) ? 0 : 1;
+}
+
+static void fgd_add_identity(const fgd_payload *q, int64_t lo, int64_t hi, float scale, int add, float *out)
+{
+    FGD_CALL(add_floats)(q->body, lo, hi, scale, add, out);
+}
+
+typedef struct {
+    int (*check)(const fgd_payload *);
+    void (*add)(const fgd_payload *, int64_t, int64_t, float, int, float *);
+} fgd_decoder;
+
+static const fgd_decoder decoders[] = { /* by the codec's number on the wire */
+    {fgd_check_identity, fgd_add_identity},
+    {fgd_check_topk, fgd_add_topk},
+    {fgd_check_randk, fgd_add_randk},
+    {fgd_check_threshold, fgd_add_threshold},
+    {fgd_check_sign, fgd_add_sign},
+    {fgd_check_onebit, fgd_add_onebit},
+    {fgd_check_qsgd, fgd_add_qsgd},
+    {fgd_check_terngrad, fgd_add_terngrad},
+    {fgd_check_natural, fgd_add_natural},
+    {fgd_check_int8, fgd_add_int8},
+    {fgd_check_fp8, fgd_add_fp8},
+    {fgd_check_drive, fgd_add_drive},
+    {fgd_check_countsketch, fgd_add_countsketch},
+    {fgd_check_powersgd, fgd_add_powersgd},
+};
+
+int fgd_compress_check(const fgd_payload *q)
+{
+    return decoders[q->codec].check(q);
+}
+
+void fgd_compress_decode(const fgd_payload *q, int64_t count, float scale, int add, float *out, fgd_job *job)
+{
+    int64_t n = q->n;
+    for (int64_t lo; (lo = fgd_take(&job->next) * FGD_SCAN) < n;)
+        for (int64_t end = FGD_MIN(lo + FGD_SCAN, n); lo < end; lo += FGD_DECODE)
+            for (int64_t k = 0; k < count; k++)
+                decoders[q[k].codec].add(q + k, lo, FGD_MIN(lo + FGD_DECODE, end), scale, add, out);
+}
+
+/* One payload whose coordinates come in no order. */
+void fgd_compress_decode_whole(const fgd_payload *q, float scale, int add, float *out)
+{
+    decoders[q->codec].add(q, 0, q->n, scale, add, out);
+}

@@ -1,0 +1,88 @@
+"""Gradient compression: few bytes for a vector, error feedback for what they lack, and a wire format that can be trusted.
+
+The room in one idea
+--------------------
+A codec C keeps little of a vector; error feedback adds to the next vector what it left out, so nothing is lost, only
+late. Each step is one pass over the gradient and the memory: the kernel makes p, codes it, and keeps p - C(p) while the block
+is in the first-level cache.
+
+* *Codecs* say what is kept: few coordinates (`TopK`, `RandK`, `Threshold`), one bit each (`Sign`, `OneBit`), few levels (`QSGD`,
+  `TernGrad`, `Natural`, `Int8`, `FP8`), a rotation and few bits (`Drive`), a hashed table (`CountSketch`), low rank (`PowerSGD`).
+* *One vector*: `encode`, `decode`; `decode_add` sums the payloads of many workers in one pass, `majority_vote` counts signs.
+* *Many steps*: `ErrorFeedback` sends C(e + g) and keeps e = e + g - C(e + g), always the worker's own error; `EF21` sends
+  C(g - d) and moves d by it. `EControl` and `DGC` are variants.
+* `rates` has the step sizes and the rates that theory proves for them.
+
+Notation
+--------
+=========== ================================================================================================
+``n``       coordinates of a vector
+``x``, ``g``  a vector, a gradient
+``C(x)``    what the receiver decodes
+``p``       what is compressed: e + g, or g - d
+``e``       the memory of error feedback, float32       [Seide et al. 2014; Karimireddy et al. 2019]
+``d``       the estimate of EF21, float32               [Richtarik, Sokolov, Fatkhullin 2021]
+``epsilon`` E||x - C(x)||^2 <= epsilon ||x||^2, epsilon < 1: a contraction
+``omega``   the same for unbiased codecs, E C(x) = x
+=========== ================================================================================================
+
+Vectors are float32, float16 or bfloat16, one dimension, on the host; memories are float32 whatever the gradient is. A payload is
+a uint8 array (docs/wire.md has every byte): a header that says what it is, with a checksum, then the body. `decode` believes
+nothing and fails with ValueError.
+
+NaN and Inf. A gradient with one is a ValueError, before anything changes; `nonfinite="zero"` takes it as 0, and "propagate"
+skips the scan.
+
+Determinism: payload bytes and memories have the same bits for every number of threads and every instruction set.
+
+Where things are
+----------------
+=================== ==========================================================================================
+public functions    `codecs.py`, `coding.py` (encode, decode), `feedback.py` (ErrorFeedback, EF21), `variants.py` (EControl, DGC),
+                    `rates.py`
+the format          `wire.py`; docs/wire.md
+kernels             a folder for each family of codecs (`sparse`, `signs`, `levels`, `rotation`, `sketches`, `lowrank`) with
+                    `reference.py`, the oracle (plain NumPy), and `cpu.py`, the front of csrc/compress_*.c; what belongs to none
+                    is in this folder's `reference.py` and `cpu.py`
+behind them         `state.py` (what kernels are handed), `calls.py` (how they call C), `common.py` (sums and memories of
+                    the oracles)
+=================== ==========================================================================================
+"""
+
+from .._dispatch import register
+from . import codecs as _codecs
+
+_BACKENDS, _DTYPES = ("cpu", "reference"), ("float32", "float16", "bfloat16")
+for _kind in _codecs.CODECS.values():
+    register("compress", (_kind.name,), _BACKENDS, _DTYPES, folder=_kind.family)
+register("compress", ("largest",), _BACKENDS, _DTYPES)
+register("compress", ("decode", "check"), _BACKENDS, ("float32",))
+register("compress", ("vote",), _BACKENDS, ("float32",), folder="signs")
+
+from . import rates as rates  # noqa: E402  (the rows above must stand in the table first)
+from .codecs import (  # noqa: E402
+    FP8,
+    QSGD,
+    Codec,
+    CountSketch,
+    Drive,
+    Identity,
+    Int8,
+    Natural,
+    OneBit,
+    PowerSGD,
+    RandK,
+    Sign,
+    TernGrad,
+    Threshold,
+    TopK,
+)
+from .coding import decode, decode_add, encode, majority_vote  # noqa: E402
+from .feedback import EF21, ErrorFeedback  # noqa: E402
+from .variants import DGC, EControl  # noqa: E402
+
+__all__ = [
+    "DGC", "EF21", "FP8", "QSGD", "Codec", "CountSketch", "Drive", "EControl", "ErrorFeedback", "Identity", "Int8", "Natural",
+    "OneBit", "PowerSGD", "RandK", "Sign", "TernGrad", "Threshold", "TopK", "decode", "decode_add", "encode", "majority_vote",
+    "rates",
+]
