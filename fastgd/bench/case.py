@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-ROOMS = ("robust", "random")
+ROOMS = ("robust", "compress", "random")
 SIZES = ("tiny", "small", "medium", "large")
 
 

@@ -49,12 +49,13 @@ behind them         `state.py` (what kernels are handed), `calls.py` (how they c
 =================== ==========================================================================================
 """
 
-from .._dispatch import register
+from .._dispatch import register, runs
 from . import codecs as _codecs
 
 _BACKENDS, _DTYPES = ("cpu", "reference"), ("float32", "float16", "bfloat16")
 for _kind in _codecs.CODECS.values():
     register("compress", (_kind.name,), _BACKENDS, _DTYPES, folder=_kind.family)
+    runs(f"compress.{_kind.name}")(_kind)
 register("compress", ("largest",), _BACKENDS, _DTYPES)
 register("compress", ("decode", "check"), _BACKENDS, ("float32",))
 register("compress", ("vote",), _BACKENDS, ("float32",), folder="signs")

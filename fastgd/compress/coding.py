@@ -81,6 +81,7 @@ def encode(codec: Codec, x: Any, *, seed: int = 0, step: int = 0, rank: int = 0,
     return wrap(payload)
 
 
+@runs("compress.decode:float32", array=False)
 def decode(payload: Any, *, n: int | None = None, max_n: int = 2**28, backend: str | None = None,
            num_threads: int | None = None) -> Any:
     """The vector c = C(x) of a payload.
@@ -135,6 +136,7 @@ def decode(payload: Any, *, n: int | None = None, max_n: int = 2**28, backend: s
     return wrap(out)
 
 
+@runs("compress.decode:float32", array=False)
 def decode_add(payloads: Sequence[Any], out: Any, *, scale: float = 1.0, backend: str | None = None,
                num_threads: int | None = None) -> Any:
     """out += scale c for every payload, in their order: the server's sum over workers in one pass.
@@ -193,6 +195,7 @@ def decode_add(payloads: Sequence[Any], out: Any, *, scale: float = 1.0, backend
     return out
 
 
+@runs("compress.check:float32", "compress.vote:float32", array=False)
 def majority_vote(payloads: Sequence[Any], *, backend: str | None = None, num_threads: int | None = None) -> Any:
     """The `Sign` payload whose signs are those of most workers.
 

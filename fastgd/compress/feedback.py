@@ -59,6 +59,7 @@ class _OneMemory(Memory):
                              "step, or rescale gradients and memory")
 
 
+@runs("compress.largest")
 class ErrorFeedback(_OneMemory):
     """Error feedback: sends C(p), p = e + g, and keeps e = p - C(p), the worker's own error.
 
@@ -109,6 +110,7 @@ class ErrorFeedback(_OneMemory):
         return self._arrays["memory"].copy()
 
 
+@runs("compress.largest")
 class EF21(_OneMemory):
     """EF21: sends C(g - d) and moves its estimate d by that, so that d follows g.
 

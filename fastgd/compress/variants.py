@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from .._checks import number
+from .._dispatch import runs
+from .._dispatch import runs
 from . import coding
 from .codecs import Codec, Threshold, TopK
 from .common import to_float32
@@ -13,6 +15,7 @@ from .state import PLAIN, State, Stream, Vector
 from .wire import SIZE
 
 
+@runs("compress.largest")
 class EControl(Memory):
     """EControl: EF21 that also sends a share of the error it has accumulated: c = C(a e + g - h), h += c, e += g - h.
 
@@ -66,6 +69,7 @@ class EControl(Memory):
         return payload
 
 
+@runs("compress.largest")
 class DGC(Memory):
     """Deep gradient compression: momentum before the selection, u = m u + g, v += u; what is sent of v is cleared in both.
 
