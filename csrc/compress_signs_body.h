@@ -60,12 +60,8 @@ enum { FN(PARTS) = FGD_LANES / WIDTH };
 
 /* ---- sums in FGD_LANES lanes of doubles */
 
-typedef struct {
-    HALF half[2 * FN(PARTS)];
-} FN(lanes);
-
 /* Lane l adds lane l + 16, then l + 8, 4, 2, 1. */
-static double FN(fold)(const FN(lanes) *sums)
+static double FN(fold)(const HALF *sums)
 {
     double lane[FGD_LANES];
     memcpy(lane, sums, sizeof lane);
@@ -78,99 +74,93 @@ static double FN(fold)(const FN(lanes) *sums)
 /* ---- one chunk of at most FGD_BLOCK elements
  *
  * Formula: p from x and the memory (compress.h); bit i = p_i < 0; the sum of |p_i|, with `sides` one for each side, and how many
- *          are below. In FEEDBACK the memory holds the last p, not what was left of it: that is subtracted
- *          here, m - (m < 0 ? lower : upper), so that one pass over x and memory does both steps.
+ *          are below. In FEEDBACK the memory holds the last p, not what was left of it: that is subtracted here,
+ *          m - (m < 0 ? lower : upper), so that one pass over x and memory does both steps.
  * Cost:    reads x and the memory, writes the memory and one bit an element.
  * Order:   the chunk's lanes as docs/wire.md has them.
  */
-FGD_INLINE void FN(chunk_signs_of)(const fgd_vector *x, float *memory, fgd_mode mode, int64_t lo, int64_t count, float upper,
-                                   float lower, uint8_t *bits, fgd_sides *result, const int32_t dtype, const int sides)
+FGD_INLINE uint32_t FN(group)(const float *x, float *memory, fgd_mode mode, VEC up, VEC low, HALF *lower_sum, HALF *upper_sum,
+                              const int sides)
 {
-    FN(lanes) lower_sum, upper_sum;
-    memset(&lower_sum, 0, sizeof lower_sum);
-    memset(&upper_sum, 0, sizeof upper_sum);
-    int64_t item = fgd_itemsize(dtype), negatives = 0;
-    VEC up = (VEC){0} + upper, low = (VEC){0} + lower;
-    for (int64_t i = 0; i < count; i += FGD_LANES) {
-        float g[FGD_LANES] __attribute__((aligned(64))), m[FGD_LANES] __attribute__((aligned(64)));
-        int64_t left = FGD_MIN(count - i, FGD_LANES);
-        int full = left == FGD_LANES;
-        const char *from = x->data + (lo + i) * item;
-        const float *old = memory + lo + i;
-        uint32_t word = 0;
-        if (dtype != FGD_F32)
-            for (int h = 0; h < FGD_LANES; h += 16) {
-                v16f v = h + 16 <= left ? FN(load_f)(from + h * item, dtype)
-                                        : FN(load_tail_f)(from + h * item, dtype, FGD_MAX(left - h, 0));
-                memcpy(g + h, &v, sizeof v);
-            }
-        else if (!full) {
-            memset(g, 0, sizeof g);
-            memcpy(g, from, (size_t)left * sizeof *g);
-        }
-        if (!full && mode != FGD_PLAIN) {
-            for (int l = 0; l < FGD_LANES; l++)
-                m[l] = mode == FGD_FEEDBACK ? upper : 0.0f; /* p is 0 beyond the end */
-            memcpy(m, old, (size_t)left * sizeof *m);
-            old = m;
-        }
-        const char *source = dtype == FGD_F32 && full ? from : (const char *)g;
+    uint32_t word = 0;
 #pragma GCC unroll 8
-        for (int h = 0; h < FN(PARTS); h++) {
-            VEC p, was;
-            memcpy(&p, source + h * sizeof p, sizeof p);
-            if (mode != FGD_PLAIN)
-                memcpy(&was, old + h * WIDTH, sizeof was);
-            if (mode == FGD_FEEDBACK)
-                p = (was - PICK(NEGATIVE(was), low, up)) + p;
-            else if (mode == FGD_DIFFERENCE)
-                p = p - was;
-            if (mode == FGD_FEEDBACK && full)
-                memcpy(memory + lo + i + h * WIDTH, &p, sizeof p);
-            else if (mode == FGD_FEEDBACK)
-                memcpy(m + h * WIDTH, &p, sizeof p);
-            uint32_t below = NEGATIVE(p);
-            word |= below << (h * WIDTH);
-            VEC size = ABSOLUTE(p), beneath = sides ? PICK(below, size, (VEC){0}) : size;
-            lower_sum.half[2 * h] += LOW(beneath);
-            lower_sum.half[2 * h + 1] += HIGH(beneath);
-            if (sides) {
-                size = PICK(below, (VEC){0}, size);
-                upper_sum.half[2 * h] += LOW(size);
-                upper_sum.half[2 * h + 1] += HIGH(size);
-            }
+    for (int h = 0; h < FN(PARTS); h++) {
+        VEC p, was;
+        memcpy(&p, x + h * WIDTH, sizeof p);
+        if (mode != FGD_PLAIN)
+            memcpy(&was, memory + h * WIDTH, sizeof was);
+        if (mode == FGD_FEEDBACK) {
+            p = (was - PICK(NEGATIVE(was), low, up)) + p;
+            memcpy(memory + h * WIDTH, &p, sizeof p);
+        } else if (mode == FGD_DIFFERENCE)
+            p = p - was;
+        uint32_t below = NEGATIVE(p);
+        word |= below << (h * WIDTH);
+        VEC size = ABSOLUTE(p), beneath = sides ? PICK(below, size, (VEC){0}) : size;
+        lower_sum[2 * h] += LOW(beneath);
+        lower_sum[2 * h + 1] += HIGH(beneath);
+        if (sides) {
+            size = PICK(below, (VEC){0}, size);
+            upper_sum[2 * h] += LOW(size);
+            upper_sum[2 * h + 1] += HIGH(size);
         }
-        if (!full) {
-            word &= ((uint32_t)1 << left) - 1;
-            if (mode == FGD_FEEDBACK)
-                memcpy(memory + lo + i, m, (size_t)left * sizeof *m);
-        }
-        if (sides)
-            negatives += __builtin_popcount(word);
-        memcpy(bits + (lo + i) / 8, &word, (size_t)(left + 7) / 8); /* little-endian: FASTGD is not built for others */
     }
-    result->lower = FN(fold)(&lower_sum);
-    result->upper = FN(fold)(&upper_sum);
+    return word;
+}
+
+FGD_INLINE void FN(chunk_signs_of)(const float *x, float *memory, fgd_mode mode, int64_t count, float upper, float lower,
+                                   uint8_t *bits, fgd_sides *result, const int sides)
+{
+    HALF lower_sum[2 * FN(PARTS)] = {{0}}, upper_sum[2 * FN(PARTS)] = {{0}};
+    int64_t negatives = 0, i = 0;
+    VEC up = (VEC){0} + upper, low = (VEC){0} + lower;
+    for (; i + FGD_LANES <= count; i += FGD_LANES) {
+        float *m = mode == FGD_PLAIN ? NULL : memory + i;
+        uint32_t word = FN(group)(x + i, m, mode, up, low, lower_sum, upper_sum, sides);
+        negatives += sides ? __builtin_popcount(word) : 0;
+        memcpy(bits + i / 8, &word, sizeof word); /* little-endian, as the wire is */
+    }
+    if (i < count) { /* filled up so that p is 0 beyond the end */
+        float g[FGD_LANES] = {0}, m[FGD_LANES];
+        size_t left = (size_t)(count - i);
+        for (int l = 0; l < FGD_LANES; l++)
+            m[l] = mode == FGD_FEEDBACK ? upper : 0.0f;
+        memcpy(g, x + i, left * sizeof *g);
+        if (mode != FGD_PLAIN)
+            memcpy(m, memory + i, left * sizeof *m);
+        uint32_t word = FN(group)(g, m, mode, up, low, lower_sum, upper_sum, sides);
+        word &= ((uint32_t)1 << left) - 1;
+        negatives += sides ? __builtin_popcount(word) : 0;
+        memcpy(bits + i / 8, &word, (left + 7) / 8);
+        if (mode == FGD_FEEDBACK)
+            memcpy(memory + i, m, left * sizeof *m);
+    }
+    result->lower = FN(fold)(lower_sum);
+    result->upper = FN(fold)(upper_sum);
     result->below = negatives;
 }
 
 static void FN(chunk_signs)(const fgd_vector *x, float *memory, fgd_mode mode, int64_t lo, int64_t count, float upper, float lower,
                             uint8_t *bits, fgd_sides *result, int sides)
 {
-#define CALL(mode_, dtype_)                                                                                       \
-    (sides ? FN(chunk_signs_of)(x, memory, mode_, lo, count, upper, lower, bits, result, dtype_, 1)               \
-           : FN(chunk_signs_of)(x, memory, mode_, lo, count, upper, lower, bits, result, dtype_, 0))
-#define CALL_MODE(dtype_)                                                                                         \
-    (mode == FGD_FEEDBACK ? CALL(FGD_FEEDBACK, dtype_) : mode == FGD_DIFFERENCE ? CALL(FGD_DIFFERENCE, dtype_)    \
-                                                                                : CALL(FGD_PLAIN, dtype_))
+    float block[FGD_BLOCK];
+    const float *source = block;
     if (x->dtype == FGD_F32)
-        CALL_MODE(FGD_F32);
-    else if (x->dtype == FGD_F16)
-        CALL_MODE(FGD_F16);
+        source = (const float *)x->data + lo;
     else
-        CALL_MODE(FGD_BF16);
+        FN(load_block)(x, lo, count, block);
+    memory = mode == FGD_PLAIN ? NULL : memory + lo;
+    bits += lo / 8;
+#define CALL(mode_)                                                                                     \
+    (sides ? FN(chunk_signs_of)(source, memory, mode_, count, upper, lower, bits, result, 1)            \
+           : FN(chunk_signs_of)(source, memory, mode_, count, upper, lower, bits, result, 0))
+    if (mode == FGD_FEEDBACK)
+        CALL(FGD_FEEDBACK);
+    else if (mode == FGD_DIFFERENCE)
+        CALL(FGD_DIFFERENCE);
+    else
+        CALL(FGD_PLAIN);
 #undef CALL
-#undef CALL_MODE
 }
 
 /* ---- decoding: y_i = c_i, or y_i + c_i with `add`, c_i = bit i ? lower : upper; lo a multiple of 8. Reads a bit, writes y (and reads it). */

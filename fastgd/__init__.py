@@ -1,7 +1,8 @@
 """fastgd: kernels for robust, distributed and memory-efficient gradient descent.
 
 Rooms (loaded on first use): `fastgd.robust` (Byzantine-robust aggregation), `fastgd.compress` (gradient compression with
-error feedback), `fastgd.random` (counter-based random numbers); on them the optimiser layer, `fastgd.optim`. `fastgd.use` chooses where kernels run, `fastgd.explain` says why.
+error feedback), `fastgd.random` (counter-based random numbers); on them the optimiser layer, `fastgd.optim`. `fastgd.use`
+chooses where kernels run, `fastgd.explain` says why.
 """
 
 import importlib

@@ -91,13 +91,19 @@ def _plain(operation: str, n: int, run: Callable[..., Any], reference: Callable[
     """A case without memory between calls."""
     return Case(room="compress", name=f"{operation}/{_label(n)}", size="medium" if n < 10**7 else "large", dtype="float32",
                 params={"n": n}, setup=partial(_setup, n, "normal", extra), run=run, reference=reference, check=_same,
-                nbytes=nbytes, flops=2 * n, roof=roof, peers=other, reference_s=n * 1e-7, default=n < 10**7, device_inputs=(), note=note)
+                nbytes=nbytes, flops=2 * n, roof=roof, peers=other, reference_s=n * 1e-7, default=n < 10**7,
+                device_inputs=(), note=note)
+
+
+def _topk(inputs: dict[str, Any], **options: Any) -> Any:
+    return compress.encode(compress.TopK(ratio=0.01), inputs["grads"][0], nonfinite="propagate", **options)
 
 
 def _votes(n: int) -> dict[str, Any]:
     rng = np.random.default_rng(7)
     vectors = [rng.standard_normal(n, np.float32) for _ in range(_WORKERS)]
-    return {"vectors": vectors, "payloads": [compress.encode(compress.Sign(), x) for x in vectors], "sum": np.zeros(n, np.float32)}
+    payloads = [compress.encode(compress.Sign(), x) for x in vectors]
+    return {"vectors": vectors, "payloads": payloads, "sum": np.zeros(n, np.float32)}
 
 
 def _add(inputs: dict[str, Any], backend: str, num_threads: int) -> np.ndarray:
@@ -133,7 +139,8 @@ def _server(n: int) -> list[Case]:
     return [
         case("decode_add", _add, _added, 8 * n + _WORKERS * n // 8, {"torch": peers.torch_sum_signs}),
         case("majority_vote", lambda i, **k: compress.majority_vote(i["payloads"], **k),
-             lambda i: compress.majority_vote(i["payloads"], backend="reference"), (_WORKERS + 1) * n // 8, {"numpy": peers.numpy_vote}),
+             lambda i: compress.majority_vote(i["payloads"], backend="reference"), (_WORKERS + 1) * n // 8,
+             {"numpy": peers.numpy_vote}),
     ]
 
 
@@ -152,8 +159,7 @@ def _cases() -> list[Case]:
             _case("ef21_topk", label, n, topk, kind="EF21", peer=peers.FEEDBACK["ef21_topk"], nbytes=8 * n, note="1 %"),
             _case("ef_qsgd", label, n, compress.QSGD(), peer=peers.FEEDBACK["ef_qsgd"]),
             _case("ef_int8", label, n, compress.Int8(), peer=peers.FEEDBACK["ef_int8"]),
-            _plain("topk", n, lambda i, **k: compress.encode(compress.TopK(ratio=0.01), i["grads"][0], nonfinite="propagate", **k),
-                   lambda i: compress.encode(compress.TopK(ratio=0.01), i["grads"][0], backend="reference"), 4 * n,
+            _plain("topk", n, _topk, lambda i: _topk(i, backend="reference"), 4 * n,
                    {"torch": peers.torch_topk}, {"ratio": 0.01}, roof="read", note="1 %, exact, no memory"),
             *_server(n),
         ]
@@ -176,7 +182,8 @@ def _fact(name: str, formula: str, cost: str, case: str, deterministic: str = "y
 
 
 KERNELS: list[KernelFacts] = [
-    _fact("ErrorFeedback", "send C(e + g), keep e + g - C(e + g)", "1 pass over g and e", "ef_sign/2^20", paper="arXiv:1901.09847"),
+    _fact("ErrorFeedback", "send C(e + g), keep e + g - C(e + g)", "1 pass over g and e", "ef_sign/2^20",
+          paper="arXiv:1901.09847"),
     _fact("EF21", "send C(g - d), d += C(g - d)", "1 read of g and d, k writes", "ef21_topk/2^20", paper="arXiv:2106.05203"),
     _fact("TopK", "the k largest |x_i|, exactly", "1 pass, warm start", "ef_topk/2^20", paper="arXiv:1809.07599"),
     _fact("Sign", "(‖x‖₁ / n) sign(x)", "1 pass", "ef_sign/2^20-noscan", paper="arXiv:1901.09847"),

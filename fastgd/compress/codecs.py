@@ -17,7 +17,7 @@ from .wire import MAX_BODY, SIZE, Header
 VALUES_BUCKET = 512  #: kept values that share a step, TopK in eight bits
 DRIVE_BLOCK = 4096  #: coordinates that are rotated together
 _STREAM = 16  # bytes of a seed and a step
-_FP8 = {"e4m3": (2.0**-4, 2.0**-10 / 448), "e5m2": (2.0**-3, 2.0**-17 / 57344)}  # relative, absolute error in units of the maximum
+_FP8 = {"e4m3": (2.0**-4, 2.0**-10 / 448), "e5m2": (2.0**-3, 2.0**-17 / 57344)}  # relative error; absolute, of the maximum
 
 
 class Codec:
@@ -30,7 +30,7 @@ class Codec:
     def max_nbytes(self, n: int) -> int:
         """The most bytes that a payload of n coordinates takes; ValueError where the format cannot hold as many."""
         n = count(n, "n", 0)
-        option, a, b = self._fields(n)
+        _, a, b = self._fields(n)
         length = self._length(n, self._most(n, a), b)
         if length > MAX_BODY:
             raise ValueError(f"n={n} needs a payload of {length} bytes, the format holds {MAX_BODY}: compress it in parts")
@@ -139,7 +139,7 @@ class _Sparse(Codec):
 
     def kept(self, n: int) -> int:
         """Coordinates kept of n: k, or ceil(ratio n) and at least 1; never more than n."""
-        return min(n, self.k if self.ratio is None else max(1, math.ceil(self.ratio * n)))
+        return min(n, self.k or 0 if self.ratio is None else max(1, math.ceil(self.ratio * n)))
 
     def _share(self, n: int) -> float:
         return self.kept(n) / n if n else 1.0
@@ -649,7 +649,7 @@ class Drive(Codec):
     """
 
     bits: int = 1
-    unbiased: bool = False  # type: ignore[assignment]
+    unbiased: bool = False
     code, name, family = 11, "drive", "rotation"
 
     def __post_init__(self) -> None:

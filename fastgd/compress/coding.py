@@ -129,7 +129,8 @@ def decode(payload: Any, *, n: int | None = None, max_n: int = 2**28, backend: s
     if expected is not None and header.n != expected:
         raise ValueError(f"the payload holds {header.n} coordinates, n={expected} were expected")
     if expected is None and header.n > limit:
-        raise ValueError(f"the payload holds {header.n} coordinates, more than max_n={limit}: pass n or a larger max_n if that is right")
+        raise ValueError(f"the payload holds {header.n} coordinates, more than max_n={limit}: pass n or a larger max_n if "
+                         "that is right")
     kernel = find("compress.decode", _FLOAT32, backend)
     out = np.empty(header.n, np.float32)
     kernel([parsed], out, None, _threads.budget(num_threads, out.nbytes))
@@ -304,7 +305,8 @@ def finite(x: Vector, name: str, nonfinite: str, backend: str | None, threads: i
         return x, most
     good = np.isfinite(x.data) if x.dtype != "bfloat16" else (x.data & 0x7F80) != 0x7F80
     if nonfinite == "raise":
-        raise ValueError(f"{name} has a NaN or an Inf at coordinates {index_list(~good)}: skip the step, or pass nonfinite='zero'")
+        raise ValueError(f"{name} has a NaN or an Inf at coordinates {index_list(~good)}: skip the step, or pass "
+                         "nonfinite='zero'")
     x = Vector(np.where(good, x.data, x.data.dtype.type(0)), x.dtype)
     return x, find("compress.largest", Operand("cpu", x.dtype), backend)(x, threads)
 

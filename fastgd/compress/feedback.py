@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from .._checks import index_list, number
+from .._checks import number
 from .._dispatch import Operand, find, runs
 from . import coding
 from .codecs import Codec
@@ -53,10 +51,10 @@ class _OneMemory(Memory):
         if self._reached(largest, self._bound + largest, reach) <= _LARGEST:
             return
         p = np.abs(codec_input(x, self._state, self._mode).astype(np.float64))
-        beyond = self._reached(largest, p, reach) > _LARGEST  # type: ignore[arg-type]
-        if beyond.any():
-            raise ValueError(f"grad and the memory of {self.codec!r} overflow float32 at coordinates {index_list(beyond)}: skip the "
-                             "step, or rescale gradients and memory")
+        beyond = self._reached(largest, float(p.max(initial=0.0)), reach) > _LARGEST
+        if beyond:
+            raise ValueError(f"grad and the memory of {self.codec!r} overflow float32 (coordinate {p.argmax()}): skip the step, or "
+                             "rescale gradients and memory")
 
 
 @runs("compress.largest")
@@ -121,8 +119,8 @@ class EF21(_OneMemory):
     codec, n, seed, rank, nonfinite, backend, num_threads : optional
         As for `ErrorFeedback`.
     momentum : float, optional
-        beta of EF21-SGDM, 0 < beta <= 1: the estimate follows v = (1 - beta) v + beta g, v starting as the first gradient. Takes a second
-        vector of memory; without it, v is g.
+        beta of EF21-SGDM, 0 < beta <= 1: the estimate follows v = (1 - beta) v + beta g, v starting as the first gradient.
+        Takes a second vector of memory; without it, v is g.
 
     Notes
     -----

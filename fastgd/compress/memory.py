@@ -106,7 +106,8 @@ class Memory:
         self._settle()
         largest = max((float(np.abs(array).max(initial=0.0)) for array in self._arrays.values()), default=0.0)
         if not np.isfinite(np.float32(factor)) or largest * abs(factor) > float(np.finfo(np.float32).max):
-            raise ValueError(f"factor {factor:g} takes the memory (up to {largest:g}) beyond float32: reset it, or rescale by less")
+            raise ValueError(f"factor {factor:g} takes the memory (up to {largest:g}) beyond float32: reset it, or rescale by "
+                             "less")
         for array in self._arrays.values():
             array *= np.float32(factor)
         self._bound = largest * abs(factor) * (1 + 2.0**-20)

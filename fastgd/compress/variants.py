@@ -6,7 +6,6 @@ import numpy as np
 
 from .._checks import number
 from .._dispatch import runs
-from .._dispatch import runs
 from . import coding
 from .codecs import Codec, Threshold, TopK
 from .common import to_float32

@@ -34,8 +34,8 @@ class Header(NamedTuple):
 def seal(payload: np.ndarray, codec: int, option: int, n: int, a: int, b: int, length: int) -> np.ndarray:
     """Write the header before a body of `length` bytes; the payload without what follows the body."""
     whole = payload[: SIZE + length]
-    _HEADER.pack_into(whole, 0, MAGIC, VERSION, codec, option, 0, n, a, b, length, 0)
-    struct.pack_into("<I", whole, 28, _checksum(whole))
+    whole[:SIZE] = np.frombuffer(_HEADER.pack(MAGIC, VERSION, codec, option, 0, n, a, b, length, 0), np.uint8)
+    whole[SIZE - 4 : SIZE] = np.frombuffer(_checksum(whole).to_bytes(4, "little"), np.uint8)
     return whole
 
 
@@ -44,7 +44,7 @@ def parse(payload: Any, name: str = "payload") -> tuple[Header, np.ndarray]:
     whole = as_bytes(payload, name)
     if len(whole) < SIZE:
         raise ValueError(f"{name} has {len(whole)} bytes, fewer than the {SIZE} of a header: it was cut short")
-    magic, version, codec, option, zero, n, a, b, length, crc = _HEADER.unpack_from(whole)
+    magic, version, codec, option, zero, n, a, b, length, crc = _HEADER.unpack(whole[:SIZE].tobytes())
     if magic != MAGIC:
         raise ValueError(f"{name} does not start with {MAGIC!r}: these bytes are not a payload of fastgd.compress")
     if version != VERSION:

@@ -48,7 +48,8 @@ def vote(bits: list[np.ndarray], n: int, out: np.ndarray, threads: int = 1) -> N
 
 
 def _signs(x: Vector, state: State, mode: int, bits: np.ndarray, sides: int, threads: int) -> np.ndarray:
-    """The bits, the memory, and three numbers a chunk: sums of magnitudes of the lower (or all) and upper side, elements of the lower."""
+    """The bits and the memory; and for each chunk sums of magnitudes of the lower side (or all) and the upper, and how many are
+    in the lower."""
     n = len(x.data)
     sums = np.zeros((3, -(-n // 2048)))
     if n == 0:
@@ -74,4 +75,5 @@ def _finish(state: State, mode: int, body: np.ndarray, scales: list[np.float32],
         state.extra.update(upper=float(upper), lower=float(lower))
     elif mode == DIFFERENCE and n:
         bits, memory = ffi.from_buffer(BYTES, body[head:]), ffi.from_buffer(FLOATS, state.memory)
-        run(lambda j: lib.fgd_compress_add_bits(bits, n, upper, lower, memory, j), threads, lib.fgd_compress_signs_tickets(n), body)
+        run(lambda j: lib.fgd_compress_add_bits(bits, n, upper, lower, memory, j), threads, lib.fgd_compress_signs_tickets(n),
+            body)
