@@ -143,29 +143,6 @@ int fgd_check_sign(const fgd_payload *q);
 int fgd_check_onebit(const fgd_payload *q);
 void fgd_add_sign(const fgd_payload *q, int64_t lo, int64_t hi, float scale, int add, float *out);
 void fgd_add_onebit(const fgd_payload *q, int64_t lo, int64_t hi, float scale, int add, float *out);
-/*STUB*/
-int fgd_check_topk(const fgd_payload *q);
-void fgd_add_topk(const fgd_payload *q, int64_t lo, int64_t hi, float scale, int add, float *out);
-int fgd_check_randk(const fgd_payload *q);
-void fgd_add_randk(const fgd_payload *q, int64_t lo, int64_t hi, float scale, int add, float *out);
-int fgd_check_threshold(const fgd_payload *q);
-void fgd_add_threshold(const fgd_payload *q, int64_t lo, int64_t hi, float scale, int add, float *out);
-int fgd_check_qsgd(const fgd_payload *q);
-void fgd_add_qsgd(const fgd_payload *q, int64_t lo, int64_t hi, float scale, int add, float *out);
-int fgd_check_terngrad(const fgd_payload *q);
-void fgd_add_terngrad(const fgd_payload *q, int64_t lo, int64_t hi, float scale, int add, float *out);
-int fgd_check_natural(const fgd_payload *q);
-void fgd_add_natural(const fgd_payload *q, int64_t lo, int64_t hi, float scale, int add, float *out);
-int fgd_check_int8(const fgd_payload *q);
-void fgd_add_int8(const fgd_payload *q, int64_t lo, int64_t hi, float scale, int add, float *out);
-int fgd_check_fp8(const fgd_payload *q);
-void fgd_add_fp8(const fgd_payload *q, int64_t lo, int64_t hi, float scale, int add, float *out);
-int fgd_check_drive(const fgd_payload *q);
-void fgd_add_drive(const fgd_payload *q, int64_t lo, int64_t hi, float scale, int add, float *out);
-int fgd_check_countsketch(const fgd_payload *q);
-void fgd_add_countsketch(const fgd_payload *q, int64_t lo, int64_t hi, float scale, int add, float *out);
-int fgd_check_powersgd(const fgd_payload *q);
-void fgd_add_powersgd(const fgd_payload *q, int64_t lo, int64_t hi, float scale, int add, float *out);
-/*STUBEND*/
+
 /* cdef end */
 #endif

@@ -53,8 +53,8 @@ class _OneMemory(Memory):
         p = np.abs(codec_input(x, self._state, self._mode).astype(np.float64))
         beyond = self._reached(largest, float(p.max(initial=0.0)), reach) > _LARGEST
         if beyond:
-            raise ValueError(f"grad and the memory of {self.codec!r} overflow float32 (coordinate {p.argmax()}): skip the step, or "
-                             "rescale gradients and memory")
+            raise ValueError(f"grad and the memory of {self.codec!r} overflow float32 (coordinate {p.argmax()}): skip the step, "
+                             "or rescale gradients and memory")
 
 
 @runs("compress.largest")
