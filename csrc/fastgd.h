@@ -144,5 +144,32 @@ int fgd_check_onebit(const fgd_payload *q);
 void fgd_add_sign(const fgd_payload *q, int64_t lo, int64_t hi, float scale, int add, float *out);
 void fgd_add_onebit(const fgd_payload *q, int64_t lo, int64_t hi, float scale, int add, float *out);
 
+/* ---- compress: levels */
+typedef struct {
+    int32_t kind;             /* 0 nearest, 1 stochastic, 2 e4m3, 3 e5m2, 4 TernGrad, 5 Natural */
+    int32_t width;            /* bits of a code */
+    int32_t offset;           /* what a code adds to the number it stands for */
+    int32_t l2;               /* a bucket is measured by its norm */
+    int64_t bucket;
+    float levels;             /* steps that a bucket's measure has */
+    float largest;            /* TernGrad: the vector's largest magnitude */
+    uint64_t seed;            /* of the rounding */
+    uint32_t step;
+} fgd_levels;
+
+int64_t fgd_compress_levels_tickets(const fgd_levels *how, int64_t n);
+void fgd_compress_levels(const fgd_vector *x, float *memory, fgd_mode mode, const fgd_levels *how, uint8_t *body, fgd_job *job);
+void fgd_compress_largest(const fgd_vector *x, const float *memory, fgd_mode mode, uint32_t *top, fgd_job *job);
+int fgd_check_qsgd(const fgd_payload *q);
+int fgd_check_int8(const fgd_payload *q);
+int fgd_check_fp8(const fgd_payload *q);
+int fgd_check_terngrad(const fgd_payload *q);
+int fgd_check_natural(const fgd_payload *q);
+void fgd_add_qsgd(const fgd_payload *q, int64_t lo, int64_t hi, float scale, int add, float *out);
+void fgd_add_int8(const fgd_payload *q, int64_t lo, int64_t hi, float scale, int add, float *out);
+void fgd_add_fp8(const fgd_payload *q, int64_t lo, int64_t hi, float scale, int add, float *out);
+void fgd_add_terngrad(const fgd_payload *q, int64_t lo, int64_t hi, float scale, int add, float *out);
+void fgd_add_natural(const fgd_payload *q, int64_t lo, int64_t hi, float scale, int add, float *out);
+
 /* cdef end */
 #endif

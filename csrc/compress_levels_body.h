@@ -1,0 +1,425 @@
+/* The kernels of QSGD, Int8, FP8, TernGrad and Natural, for one instruction set (isa.h): codes here, decoding in
+ * compress_decode_levels.h, packing in compress_pack.h. docs/wire.md fixes every bit. */
+#include "rows.h"
+#include "compress.h"
+#include "compress_pack.h"
+
+/* ---- vectors as wide as the machine's registers, and what C has no word for */
+
+#if FGD_LEVEL == 2
+#define VEC v16f
+#define INT v16i
+#define WORD v16u
+#define WIDTH 16
+#define LOWER(a, b) (v16f) _mm512_min_ps((__m512)(a), (__m512)(b))
+#define HIGHER(a, b) (v16f) _mm512_max_ps((__m512)(a), (__m512)(b))
+#define FLOOR(v) (v16f) _mm512_roundscale_ps((__m512)(v), _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC)
+#define SIGNS(v) (uint32_t) _mm512_movepi32_mask((__m512i)(v))
+#define HALF v8d /* as many doubles as half a VEC holds floats */
+#define LOW(v) (v8d) _mm512_cvtps_pd(_mm512_castps512_ps256((__m512)(v)))
+#define HIGH(v) (v8d) _mm512_cvtps_pd(_mm512_extractf32x8_ps((__m512)(v), 1))
+#elif FGD_LEVEL == 1
+#define VEC v8f
+#define INT v8si
+#define WORD FN(words)
+#define WIDTH 8
+#define LOWER(a, b) (v8f) _mm256_min_ps((__m256)(a), (__m256)(b))
+#define HIGHER(a, b) (v8f) _mm256_max_ps((__m256)(a), (__m256)(b))
+#define FLOOR(v) (v8f) _mm256_floor_ps((__m256)(v))
+#define SIGNS(v) (uint32_t) _mm256_movemask_ps((__m256)(v))
+#define HALF v4d
+#define LOW(v) (v4d) _mm256_cvtps_pd(_mm256_castps256_ps128((__m256)(v)))
+#define HIGH(v) (v4d) _mm256_cvtps_pd(_mm256_extractf128_ps((__m256)(v), 1))
+#else
+#define VEC v4f
+#define INT v4si
+#define WORD FN(words)
+#define WIDTH 4
+#define FLOOR(v) FN(floor)(v)
+#define HALF v2d
+#define LOW(v) (v2d){(v)[0], (v)[1]}
+#define HIGH(v) (v2d){(v)[2], (v)[3]}
+#if FGD_X86_CLONES
+#define LOWER(a, b) (v4f) _mm_min_ps((__m128)(a), (__m128)(b))
+#define HIGHER(a, b) (v4f) _mm_max_ps((__m128)(a), (__m128)(b))
+#define SIGNS(v) (uint32_t) _mm_movemask_ps((__m128)(v))
+#else
+#define LOWER(a, b) FN(lower)(a, b)
+#define HIGHER(a, b) FN(lower)(b, a)
+#define SIGNS(v) FN(signs)(v)
+
+/* a where it is less, else b. */
+FGD_INLINE v4f FN(lower)(v4f a, v4f b)
+{
+    v4si less = a < b;
+    return (v4f)(((v4si)a & less) | ((v4si)b & ~less));
+}
+
+FGD_INLINE uint32_t FN(signs)(v4f v)
+{
+    v4si bits = (v4si)v < 0;
+    return (bits[0] & 1) | (bits[1] & 2) | (bits[2] & 4) | (bits[3] & 8);
+}
+#endif
+
+/* Of numbers that an int holds: the whole part, one less where that is too much. */
+FGD_INLINE v4f FN(floor)(v4f v)
+{
+    v4f whole = __builtin_convertvector(__builtin_convertvector(v, v4si), v4f);
+    return whole - (v4f)((v4si)(whole > v) & (v4si)(v4f){1.0f, 1.0f, 1.0f, 1.0f});
+}
+#endif
+#if FGD_LEVEL < 2
+typedef uint32_t WORD __attribute__((vector_size(4 * WIDTH)));
+#endif
+
+enum { FN(PARTS) = FGD_UNIT / WIDTH };
+
+/* The low bytes of FGD_UNIT numbers. */
+FGD_INLINE void FN(narrow)(const INT *v, uint8_t *out)
+{
+#if FGD_LEVEL == 2
+    for (int k = 0; k < 2; k++)
+        _mm_storeu_si128((__m128i *)out + k, _mm512_cvtepi32_epi8((__m512i)v[k]));
+#elif FGD_LEVEL == 1
+    __m256i byte = _mm256_set1_epi32(255);
+    __m256i low = _mm256_packs_epi32((__m256i)v[0] & byte, (__m256i)v[1] & byte);
+    __m256i high = _mm256_packs_epi32((__m256i)v[2] & byte, (__m256i)v[3] & byte);
+    __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7); /* packing works on each half for itself */
+    _mm256_storeu_si256((__m256i *)out, _mm256_permutevar8x32_epi32(_mm256_packus_epi16(low, high), order));
+#elif FGD_X86_CLONES
+    __m128i byte = _mm_set1_epi32(255);
+    for (int k = 0; k < 2; k++) {
+        __m128i low = _mm_packs_epi32((__m128i)v[4 * k] & byte, (__m128i)v[4 * k + 1] & byte);
+        __m128i high = _mm_packs_epi32((__m128i)v[4 * k + 2] & byte, (__m128i)v[4 * k + 3] & byte);
+        _mm_storeu_si128((__m128i *)out + k, _mm_packus_epi16(low, high));
+    }
+#else
+    for (int i = 0; i < FGD_UNIT; i++)
+        out[i] = (uint8_t)v[i / WIDTH][i % WIDTH];
+#endif
+}
+
+/* ---- one vector of codes */
+
+/* fgd_hash32 of WIDTH consecutive indices. */
+FGD_INLINE WORD FN(hash)(uint32_t first, fgd_hash_key key)
+{
+    WORD lane;
+    for (int l = 0; l < WIDTH; l++)
+        lane[l] = (uint32_t)l;
+    WORD x = (lane + first) ^ key.outer;
+    x = (x ^ (x >> 16)) * 0x7FEB352Du ^ key.inner;
+    x = (x ^ (x >> 15)) * 0x846CA68Bu;
+    return x ^ (x >> 16);
+}
+
+/* (hash >> 8) * 2^-24 < fraction, as a mask. */
+FGD_INLINE INT FN(drawn)(uint32_t first, fgd_hash_key key, VEC fraction)
+{
+    return __builtin_convertvector((INT)(FN(hash)(first, key) >> 8), VEC) * 0x1p-24f < fraction;
+}
+
+/* The code of r in a format with so many fraction bits and that least exponent, and its value. In `shifted` the unit of r's place in the
+ * format is the last bit, so the addition rounds and leaves in its low bits how many units there are: 2^fraction at least
+ * for normal numbers, which counts as one more exponent, less for subnormal ones. What it rounds up to the next power of two
+ * has the next code anyway. */
+FGD_INLINE INT FN(minifloat)(VEC r, VEC most, const int fraction, const int least, VEC *value)
+{
+    INT zero = {0}, sign = (INT)r & INT32_MIN;
+    VEC size = LOWER((VEC)((INT)r & INT32_MAX), most);
+    INT exponent = (INT)HIGHER((VEC)((INT)size & 0x7f800000), (VEC)(zero + ((127 + least) << 23)));
+    VEC shift = (VEC)(exponent + ((23 - fraction) << 23)), shifted = size + shift;
+    INT code = ((exponent - ((127 + least) << 23)) >> (23 - fraction)) + ((INT)shifted - (INT)shift);
+    *value = (VEC)((INT)(shifted - shift) | sign);
+    return code | (INT)((WORD)sign >> 24);
+}
+
+/* What the coding of a bucket needs. */
+typedef struct {
+    fgd_ruler ruler;
+    fgd_hash_key key;
+    float levels;
+    int32_t offset;
+} FN(coder);
+
+/* Codes of WIDTH coordinates p, q = p * ruler.before, from index `first` on; *c is what they decode to. */
+FGD_INLINE INT FN(code)(const int kind, const FN(coder) *how, VEC p, VEC q, uint32_t first, VEC *c)
+{
+    VEC zero = {0}, r = q * how->ruler.inverse, value;
+    INT one = (INT)(zero + 1.0f), code;
+    if (kind == FGD_NEAREST) {
+        VEC shift = zero + 0x1.8p23f, shifted = r + shift; /* rounds to integers */
+        value = shifted - shift;
+        code = (INT)shifted - (INT)shift;
+    } else if (kind == FGD_STOCHASTIC) {
+        r = HIGHER(LOWER(r, zero + how->levels), zero - how->levels);
+        VEC below = FLOOR(r);
+        value = below + (VEC)(FN(drawn)(first, how->key, r - below) & one); /* + 0 makes a zero positive */
+        code = __builtin_convertvector(value, INT) + how->offset;
+    } else if (kind == FGD_TERNARY) {
+        INT taken = FN(drawn)(first, how->key, (VEC)((INT)r & INT32_MAX)), negative = p < zero;
+        value = (VEC)(taken & (one | (negative & INT32_MIN)));
+        code = taken & (1 - negative);
+    } else
+        code = kind == FGD_E4M3 ? FN(minifloat)(r, zero + how->levels, 3, -6, &value)
+                                : FN(minifloat)(r, zero + how->levels, 2, -14, &value);
+    *c = value * how->ruler.step;
+    return code;
+}
+
+/* Natural compression: the exponents of what WIDTH coordinates are rounded to. */
+FGD_INLINE INT FN(power)(VEC p, uint32_t first, fgd_hash_key key, VEC *c)
+{
+    INT bits = (INT)p, exponent = (bits >> 23 & 255) - ((bits & 0x7fffff) > (INT)(FN(hash)(first, key) >> 9));
+    exponent += exponent > 254;
+    *c = (VEC)(exponent << 23 | (bits & INT32_MIN & (exponent != 0)));
+    return exponent;
+}
+
+/* ---- FGD_UNIT coordinates: codes, signs (Natural) and the memory */
+FGD_INLINE uint32_t FN(unit)(const int kind, const FN(coder) *how, fgd_mode mode, const float *p, const float *q, uint32_t first,
+                             float *memory, uint8_t *out)
+{
+    INT code[FN(PARTS)];
+    uint32_t signs = 0;
+#pragma GCC unroll 8
+    for (int k = 0; k < FN(PARTS); k++) {
+        VEC from, scaled, c, m;
+        memcpy(&from, p + k * WIDTH, sizeof from);
+        memcpy(&scaled, q + k * WIDTH, sizeof scaled);
+        if (kind == FGD_NATURAL) {
+            code[k] = FN(power)(from, first + (uint32_t)(k * WIDTH), how->key, &c);
+            signs |= SIGNS(c) << (k * WIDTH);
+        } else
+            code[k] = FN(code)(kind, how, from, scaled, first + (uint32_t)(k * WIDTH), &c);
+        if (mode == FGD_FEEDBACK)
+            m = from - c;
+        else if (mode == FGD_DIFFERENCE) {
+            memcpy(&m, memory + k * WIDTH, sizeof m);
+            m = m + c;
+        }
+        if (mode != FGD_PLAIN)
+            memcpy(memory + k * WIDTH, &m, sizeof m);
+    }
+    FN(narrow)(code, out);
+    return signs;
+}
+
+/* `count` coordinates; p and q are readable up to whole units. `memory` is not used in PLAIN, `signs` by Natural alone. */
+FGD_INLINE void FN(units)(const int kind, const FN(coder) *how, const fgd_mode mode, const float *p, const float *q, uint32_t first,
+                          int64_t count, float *memory, uint8_t *out, uint8_t *signs)
+{
+    int64_t i = 0;
+    for (; i + FGD_UNIT <= count; i += FGD_UNIT) {
+        uint32_t word = FN(unit)(kind, how, mode, p + i, q + i, first + (uint32_t)i, memory + i, out + i);
+        if (kind == FGD_NATURAL)
+            memcpy(signs + i / 8, &word, sizeof word);
+    }
+    if (i < count) {
+        float rest[FGD_UNIT] = {0};
+        uint8_t codes[FGD_UNIT];
+        size_t left = (size_t)(count - i);
+        if (mode != FGD_PLAIN)
+            memcpy(rest, memory + i, left * sizeof *rest);
+        uint32_t word = FN(unit)(kind, how, mode, p + i, q + i, first + (uint32_t)i, rest, codes);
+        if (mode != FGD_PLAIN)
+            memcpy(memory + i, rest, left * sizeof *rest);
+        memcpy(out + i, codes, left);
+        word &= ((uint32_t)1 << left) - 1;
+        if (kind == FGD_NATURAL)
+            memcpy(signs + i / 8, &word, (left + 7) / 8);
+    }
+}
+
+#define CASES(kind) /* one loop for each codec and mode */                                             \
+    FGD_NOINLINE void FN(units_##kind)(const FN(coder) *how, fgd_mode mode, const float *p, const float *q, uint32_t first, \
+                                       int64_t count, float *memory, uint8_t *out, uint8_t *signs)     \
+    {                                                                                                  \
+        if (mode == FGD_FEEDBACK)                                                                      \
+            FN(units)(kind, how, FGD_FEEDBACK, p, q, first, count, memory, out, signs);                \
+        else if (mode == FGD_DIFFERENCE)                                                               \
+            FN(units)(kind, how, FGD_DIFFERENCE, p, q, first, count, memory, out, signs);              \
+        else                                                                                           \
+            FN(units)(kind, how, FGD_PLAIN, p, q, first, count, memory, out, signs);                   \
+    }
+CASES(FGD_NEAREST)
+CASES(FGD_STOCHASTIC)
+CASES(FGD_E4M3)
+CASES(FGD_E5M2)
+CASES(FGD_TERNARY)
+CASES(FGD_NATURAL)
+#undef CASES
+
+/* ---- buckets */
+
+/* p for a block, and zeros up to a whole unit. */
+FGD_NOINLINE void FN(make)(const fgd_vector *x, const float *memory, fgd_mode mode, int64_t lo, int64_t count, float *p)
+{
+    FN(begin_block)(x, memory, mode, lo, count, p);
+    memset(p + count, 0, FGD_UNIT * sizeof *p);
+}
+
+/* The larger of `top` and the bits of the magnitudes: as integers they are in the same order. */
+FGD_NOINLINE uint32_t FN(largest)(const float *p, int64_t count, uint32_t top)
+{
+    int32_t most = (int32_t)top;
+    for (int64_t i = 0; i < count; i++) {
+        int32_t bits;
+        memcpy(&bits, p + i, sizeof bits);
+        bits &= INT32_MAX;
+        most = FGD_MAX(most, bits);
+    }
+    return (uint32_t)most;
+}
+
+static uint32_t FN(largest_of)(const fgd_vector *x, const float *memory, fgd_mode mode, int64_t lo, int64_t hi, uint32_t top)
+{
+    float p[FGD_BLOCK + FGD_UNIT];
+    for (int64_t at = lo; at < hi; at += FGD_BLOCK) {
+        int64_t count = FGD_MIN(FGD_BLOCK, hi - at);
+        FN(make)(x, memory, mode, at, count, p);
+        top = FN(largest)(p, count, top);
+    }
+    return top;
+}
+
+typedef struct {
+    HALF half[2 * FN(PARTS)];
+} FN(lanes);
+
+/* Squares in the lanes of docs/wire.md; the zeros behind p change nothing. */
+FGD_NOINLINE void FN(add_squares)(const float *p, int64_t count, FN(lanes) *sums)
+{
+    FN(lanes) own = *sums;
+    for (int64_t i = 0; i < count; i += FGD_UNIT)
+#pragma GCC unroll 8
+        for (int k = 0; k < FN(PARTS); k++) {
+            VEC v;
+            memcpy(&v, p + i + k * WIDTH, sizeof v);
+            HALF low = LOW(v), high = HIGH(v);
+            own.half[2 * k] += low * low;
+            own.half[2 * k + 1] += high * high;
+        }
+    *sums = own;
+}
+
+/* The norm: at least the largest magnitude, at most the largest float. */
+static float FN(norm)(const FN(lanes) *sums, float top)
+{
+    double lane[FGD_LANES];
+    memcpy(lane, sums, sizeof lane);
+    for (int step = FGD_LANES / 2; step; step /= 2)
+        for (int l = 0; l < step; l++)
+            lane[l] += lane[l + step];
+    float norm = (float)sqrt(lane[0]);
+    return FGD_MAX(FGD_MIN(norm, 0x1.fffffep127f), top);
+}
+
+/* Codes of one block of a bucket that has elements [at, at + count). A key serves 2^32 indices. */
+static void FN(encode_block)(const fgd_levels *how, FN(coder) *coder, fgd_mode mode, const float *p, int64_t at, int64_t count,
+                             float *memory, uint8_t *out, uint8_t *signs)
+{
+    float scaled[FGD_BLOCK + FGD_UNIT];
+    const float *q = p;
+    if (coder->ruler.before != 1.0f) { /* almost never */
+        for (int64_t i = 0; i < count + FGD_UNIT; i++)
+            scaled[i] = p[i] * coder->ruler.before;
+        q = scaled;
+    }
+    while (count) {
+        uint32_t low = (uint32_t)at;
+        int64_t part = FGD_MIN(count, ((int64_t)1 << 32) - low);
+        coder->key = fgd_hash_start(how->seed, how->step, (uint32_t)(at >> 32));
+#define CALL(kind) FN(units_##kind)(coder, mode, p, q, low, part, memory, out, signs)
+        if (how->kind == FGD_NEAREST)
+            CALL(FGD_NEAREST);
+        else if (how->kind == FGD_STOCHASTIC)
+            CALL(FGD_STOCHASTIC);
+        else if (how->kind == FGD_E4M3)
+            CALL(FGD_E4M3);
+        else if (how->kind == FGD_E5M2)
+            CALL(FGD_E5M2);
+        else if (how->kind == FGD_TERNARY)
+            CALL(FGD_TERNARY);
+        else
+            CALL(FGD_NATURAL);
+#undef CALL
+        p += part;
+        q += part;
+        at += part;
+        out += part;
+        count -= part;
+        if (mode != FGD_PLAIN)
+            memory += part;
+        if (how->kind == FGD_NATURAL)
+            signs += part / 8;
+    }
+}
+
+/* Formula: p from x and the memory (compress.h); M, the largest magnitude of a bucket or its norm; step = M / L; r = p / step; code = r rounded;
+ *          c = code * step; the memory. TernGrad's M comes from a pass of its own, Natural has none.
+ * Cost:    reads x and the memory, writes the memory and the codes. A bucket of more than FGD_BLOCK elements is read twice.
+ * Order:   squares in 32 lanes over the bucket, as docs/wire.md has them.
+ */
+static void FN(encode_levels)(const fgd_vector *x, float *memory, fgd_mode mode, const fgd_levels *how, int64_t lo, int64_t hi,
+                              uint8_t *body)
+{
+    float p[FGD_BLOCK + FGD_UNIT];
+    uint8_t waiting[FGD_BLOCK + 2 * FGD_UNIT], packed[FGD_BLOCK + 8]; /* codes that wait for the rest of their byte */
+    int64_t held = 0, bucket = how->kind >= FGD_TERNARY ? hi - lo : how->bucket;
+    uint8_t *codes = body + (how->kind < FGD_TERNARY ? fgd_levels_steps(x->n, bucket) : how->kind == FGD_TERNARY ? 4 : 0);
+    for (int64_t start = lo; start < hi; start += bucket) {
+        int64_t size = FGD_MIN(bucket, hi - start);
+        FN(coder) coder = {{0.0f, 1.0f, 0.0f}, {0, 0}, how->levels, how->offset};
+        if (how->kind < FGD_TERNARY) {
+            uint32_t top = 0;
+            FN(lanes) squares;
+            memset(&squares, 0, sizeof squares);
+            for (int64_t at = 0; at < size; at += FGD_BLOCK) {
+                int64_t count = FGD_MIN(FGD_BLOCK, size - at);
+                FN(make)(x, memory, mode, start + at, count, p);
+                top = FN(largest)(p, count, top);
+                if (how->l2)
+                    FN(add_squares)(p, count, &squares);
+            }
+            float most = fgd_float_of(top);
+            coder.ruler = fgd_measure(how->l2 ? FN(norm)(&squares, most) : most, how->levels);
+            memcpy(body + start / bucket * 4, &coder.ruler.step, sizeof coder.ruler.step);
+        } else if (how->kind == FGD_TERNARY)
+            coder.ruler = fgd_measure(how->largest, 1.0f);
+        for (int64_t at = 0; at < size; at += FGD_BLOCK) {
+            int64_t count = FGD_MIN(FGD_BLOCK, size - at), first = start + at;
+            if (how->kind >= FGD_TERNARY || size > FGD_BLOCK)
+                FN(make)(x, memory, mode, first, count, p);
+            uint8_t *out = how->width < 8 ? waiting + held : codes + first, *signs = body + x->n + first / 8;
+            FN(encode_block)(how, &coder, mode, p, first, count, mode ? memory + first : NULL, out, signs);
+            if (how->width < 8) {
+                int64_t groups = (held + count) / 8, done = (first - held) / 8 * how->width;
+                FN(pack)(waiting, groups, how->width, packed);
+                memcpy(codes + done, packed, (size_t)(groups * how->width));
+                held = held + count - 8 * groups;
+                memmove(waiting, waiting + 8 * groups, (size_t)held);
+            }
+        }
+    }
+    if (held) { /* only at the vector's end */
+        memset(waiting + held, 0, (size_t)(8 - held));
+        FN(pack)(waiting, 1, how->width, packed);
+        memcpy(codes + (hi - held) / 8 * how->width, packed, (size_t)((held * how->width + 7) / 8));
+    }
+}
+
+#include "compress_decode_levels.h"
+
+#undef VEC
+#undef INT
+#undef WORD
+#undef WIDTH
+#undef LOWER
+#undef HIGHER
+#undef FLOOR
+#undef SIGNS
+#undef HALF
+#undef LOW
+#undef HIGH
