@@ -170,6 +170,33 @@ void fgd_add_int8(const fgd_payload *q, int64_t lo, int64_t hi, float scale, int
 void fgd_add_fp8(const fgd_payload *q, int64_t lo, int64_t hi, float scale, int add, float *out);
 void fgd_add_terngrad(const fgd_payload *q, int64_t lo, int64_t hi, float scale, int add, float *out);
 void fgd_add_natural(const fgd_payload *q, int64_t lo, int64_t hi, float scale, int add, float *out);
+/* ---- compress: lowrank. One step is start, left (once more with `unit` where the peak asks for it), orthogonalise, right, finish. */
+typedef struct {
+    const fgd_vector *x;      /* the matrix, row by row */
+    float *memory;            /* or NULL */
+    fgd_mode mode;
+    int64_t rows, columns, rank;
+    uint64_t seed;            /* what columns are drawn from */
+    uint32_t step;
+    int32_t fresh;            /* FEEDBACK: x is still to be added to the memory */
+    float unit, most;         /* a power of two that M is multiplied by; fgd_lowrank_most(rank) */
+    uint32_t peak;            /* the largest magnitude of M unit, its bits */
+    int64_t stride;           /* of left: rows, rounded up to a multiple of 8 */
+    double *left;             /* rank lines of `stride` */
+    float *right;             /* rank lines of `columns` */
+    uint8_t *body;            /* of the payload */
+} fgd_lowrank;
+
+float fgd_lowrank_most(int64_t rank);
+int64_t fgd_lowrank_row_tickets(const fgd_lowrank *w);
+int64_t fgd_lowrank_column_tickets(const fgd_lowrank *w);
+void fgd_lowrank_start(fgd_lowrank *w, const float *warm);
+void fgd_lowrank_left(fgd_lowrank *w, fgd_job *job);
+void fgd_lowrank_orthogonalise(const fgd_lowrank *w);
+void fgd_lowrank_right(const fgd_lowrank *w, fgd_job *job);
+void fgd_lowrank_finish(const fgd_lowrank *w, fgd_job *job);
+int fgd_check_powersgd(const fgd_payload *q);
+void fgd_add_powersgd(const fgd_payload *q, int64_t lo, int64_t hi, float scale, int add, float *out);
 
 /* cdef end */
 #endif

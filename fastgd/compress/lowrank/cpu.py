@@ -1,0 +1,61 @@
+"""The CPU kernels' front: hands csrc/compress_lowrank.c memory and jobs, and splits the work. Signatures as in `reference.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ... import _threads
+from ..._native import ffi, lib
+from ..state import PLAIN, State, Stream, Vector
+
+_BYTES, _CHARS, _FLOATS, _DOUBLES = (ffi.typeof(name) for name in ("uint8_t[]", "char[]", "float[]", "double[]"))
+_WORK, _VECTOR, _JOB = (ffi.typeof(name) for name in ("fgd_lowrank *", "fgd_vector *", "fgd_job *"))
+_DTYPES = {"float32": 0, "float16": 2, "bfloat16": 3}
+
+
+def powersgd(codec: Any, x: Vector, state: State, mode: int, stream: Stream, body: np.ndarray, threads: int = 1) -> int:
+    (rows, columns), rank = codec.shape, codec.rank
+    stride = -(-rows // 8) * 8
+    left, right = np.empty(rank * stride), np.empty(rank * columns, np.float32)
+    data = ffi.from_buffer(_CHARS, x.data)
+    vector = ffi.new(_VECTOR, {"data": data, "dtype": _DTYPES[x.dtype], "n": len(x.data)})
+    w = ffi.new(_WORK, {
+        "x": vector, "memory": ffi.NULL if state.memory is None else ffi.from_buffer(_FLOATS, state.memory), "mode": mode, "rows": rows,
+        "columns": columns, "rank": rank, "seed": stream.seed, "step": stream.step, "fresh": 1, "unit": 1.0,
+        "most": lib.fgd_lowrank_most(rank), "stride": stride, "left": ffi.from_buffer(_DOUBLES, left),
+        "right": ffi.from_buffer(_FLOATS, right), "body": ffi.from_buffer(_BYTES, body)})
+    keep = left, right, data, vector, state.memory, body
+    warm = None if mode == PLAIN else _warm(state, columns, rank)
+    lib.fgd_lowrank_start(w, ffi.NULL if warm is None else ffi.from_buffer(_FLOATS, warm))
+    row_tickets = lib.fgd_lowrank_row_tickets(w)
+    _run(lambda job: lib.fgd_lowrank_left(w, job), threads, row_tickets, keep)
+    w.fresh = 0
+    peak = float(np.array(w.peak, np.uint32).view(np.float32))
+    if 0.0 < peak < 2.0**-64 or peak > 2.0**64:
+        w.unit = 2.0**64 if peak < 1.0 else 2.0**-64
+        _run(lambda job: lib.fgd_lowrank_left(w, job), threads, row_tickets, keep)
+    lib.fgd_lowrank_orthogonalise(w)
+    _run(lambda job: lib.fgd_lowrank_right(w, job), threads, lib.fgd_lowrank_column_tickets(w), keep)
+    if mode != PLAIN:
+        _run(lambda job: lib.fgd_lowrank_finish(w, job), threads, row_tickets, keep)
+        state.extra["right"] = np.ascontiguousarray(right.reshape(rank, columns).T)
+    return int(rank)
+
+
+def _warm(state: State, columns: int, rank: int) -> np.ndarray | None:
+    """The right factor of the step before, if there was one."""
+    warm = state.extra.get("right")
+    if warm is None:
+        return None
+    warm = np.ascontiguousarray(warm, np.float32)
+    if warm.shape != (columns, rank):
+        raise ValueError(f"the state holds a right factor of shape {warm.shape}, but the codec's is {(columns, rank)}")
+    return warm
+
+
+def _run(call: Callable[[Any], None], threads: int, tickets: int, keep: Any) -> None:
+    job = ffi.new(_JOB)
+    _threads.run(lambda: call(job), threads=threads, chunks=tickets, keep=(keep, job))
