@@ -15,7 +15,7 @@ int64_t fgd_compress_tickets(int64_t n)
     return (n + FGD_SCAN - 1) / FGD_SCAN;
 }
 
-void fgd_compress_largest(const fgd_vector *x, uint32_t *most, fgd_job *job)
+void fgd_compress_scan(const fgd_vector *x, uint32_t *most, fgd_job *job)
 {
     for (int64_t lo; (lo = fgd_take(&job->next) * FGD_SCAN) < x->n;) {
         uint32_t found = FGD_CALL(largest)(x, lo, FGD_MIN(FGD_SCAN, x->n - lo)), seen = __atomic_load_n(most, __ATOMIC_RELAXED);

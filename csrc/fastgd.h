@@ -121,15 +121,15 @@ typedef struct {
 } fgd_payload;
 
 int64_t fgd_compress_tickets(int64_t n);
-void fgd_compress_largest(const fgd_vector *x, uint32_t *most, fgd_job *job); /* the bits of max |x_i| as float32 */
+void fgd_compress_scan(const fgd_vector *x, uint32_t *most, fgd_job *job); /* the bits of max |x_i| as float32 */
 void fgd_compress_identity(const fgd_vector *x, float *memory, fgd_mode mode, uint8_t *body, fgd_job *job);
 int fgd_compress_check(const fgd_payload *q);
 /* out = c of one payload, or with `add` out += scale c of `count` payloads in their order */
 void fgd_compress_decode(const fgd_payload *q, int64_t count, float scale, int add, float *out, fgd_job *job);
 void fgd_compress_decode_whole(const fgd_payload *q, float scale, int add, float *out);
 
-/* ---- compress: every codec has fgd_check_<codec>, 0 or why the body is none of an encoder's (1 value, 2 index, 3 code, 4 padding), and
- * fgd_add_<codec>: for lo <= i < hi, multiples of 4096 or n, add ? out_i += fl(scale c_i) : out_i = c_i */
+/* ---- compress: every codec has fgd_check_<codec>, 0 or why the body is none of an encoder's (1 value, 2 index, 3 code,
+ * 4 padding), and fgd_add_<codec>: for lo <= i < hi, multiples of 4096 or n, add ? out_i += fl(scale c_i) : out_i = c_i */
 
 /* ---- compress: signs */
 int64_t fgd_compress_signs_tickets(int64_t n);
@@ -170,6 +170,7 @@ void fgd_add_int8(const fgd_payload *q, int64_t lo, int64_t hi, float scale, int
 void fgd_add_fp8(const fgd_payload *q, int64_t lo, int64_t hi, float scale, int add, float *out);
 void fgd_add_terngrad(const fgd_payload *q, int64_t lo, int64_t hi, float scale, int add, float *out);
 void fgd_add_natural(const fgd_payload *q, int64_t lo, int64_t hi, float scale, int add, float *out);
+
 /* ---- compress: lowrank. One step is start, left (once more with `unit` where the peak asks for it), orthogonalise, right, finish. */
 typedef struct {
     const fgd_vector *x;      /* the matrix, row by row */

@@ -22,7 +22,7 @@ def largest(x: Vector, threads: int = 1) -> float:
         return 0.0
     v, keep = vector(x)
     most = ffi.new(_WORD)
-    run(lambda job: lib.fgd_compress_largest(v, most, job), threads, lib.fgd_compress_tickets(len(x.data)), keep)
+    run(lambda job: lib.fgd_compress_scan(v, most, job), threads, lib.fgd_compress_tickets(len(x.data)), keep)
     return float(np.array([most[0]], np.uint32).view(np.float32)[0])
 
 
