@@ -139,6 +139,8 @@ typedef struct {
     fgd_ruler ruler;
     fgd_hash_key key;
     float shift; /* 1.5 * 2^23, and what a code adds to its number: a sum's low bits are the code */
+    const char *next_x, *next_memory; /* what is fetched for the block after this one */
+    int64_t item;
 } FN(coder);
 
 /* Codes of WIDTH coordinates p, in the low bytes; *c is what they decode to. */
@@ -214,8 +216,16 @@ FGD_INLINE uint32_t FN(unit)(const int kind, const FN(coder) *how, fgd_mode mode
 FGD_INLINE void FN(units)(const int kind, const FN(coder) *how, const fgd_mode mode, const float *p, uint32_t first, int64_t skew,
                           int64_t count, float *memory, uint8_t *out, uint8_t *signs)
 {
+    const FN(coder) own = *how; /* in registers: as far as C knows, `out` may overwrite *how */
+    how = &own;
     for (int64_t u = 0; u < skew + count; u += FGD_UNIT) {
         uint32_t hashed = first + (uint32_t)(u / 2), word;
+        __builtin_prefetch(own.next_x + u * own.item);
+        __builtin_prefetch(own.next_x + (u + FGD_UNIT / 2) * own.item);
+        if (mode != FGD_PLAIN) {
+            __builtin_prefetch(own.next_memory + u * 4);
+            __builtin_prefetch(own.next_memory + (u + FGD_UNIT / 2) * 4);
+        }
         if (u >= skew && u + FGD_UNIT <= skew + count) {
             word = FN(unit)(kind, how, mode, p + u, hashed, mode ? memory + (u - skew) : NULL, out + (u - skew));
             if (kind == FGD_NATURAL)
@@ -391,7 +401,7 @@ static void FN(encode_levels)(const fgd_vector *x, float *memory, fgd_mode mode,
     uint8_t *codes = body + (how->kind < FGD_TERNARY ? fgd_levels_steps(x->n, bucket) : how->kind == FGD_TERNARY ? 4 : 0);
     for (int64_t start = lo; start < hi; start += bucket) {
         int64_t size = FGD_MIN(bucket, hi - start);
-        FN(coder) coder = {{0.0f, 1.0f, 0.0f}, {0, 0}, 0x1.8p23f + (float)how->offset};
+        FN(coder) coder = {{0.0f, 1.0f, 0.0f}, {0, 0}, 0x1.8p23f + (float)how->offset, NULL, NULL, fgd_itemsize(x->dtype)};
         float *own = p + start % FGD_UNIT;
         if (how->kind < FGD_TERNARY) {
             uint32_t top = 0;
@@ -414,6 +424,8 @@ static void FN(encode_levels)(const fgd_vector *x, float *memory, fgd_mode mode,
             if (how->kind >= FGD_TERNARY || size > FGD_BLOCK)
                 FN(make)(x, memory, mode, first, count, own);
             uint8_t *out = how->width < 8 ? waiting + held : codes + first, *signs = body + x->n + first / 8;
+            coder.next_x = x->data + (first + count) * coder.item;
+            coder.next_memory = (const char *)(memory + first + count);
             FN(encode_block)(how, &coder, mode, p, first, count, mode ? memory + first : NULL, out, signs);
             if (how->width < 8) {
                 int64_t groups = (held + count) / 8, done = (first - held) / 8 * how->width;
