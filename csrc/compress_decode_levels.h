@@ -37,12 +37,26 @@ static int FN(codes_exist)(const fgd_layout *l, const uint8_t *steps, int64_t n)
     return 1;
 }
 
-static int FN(natural_exists)(const uint8_t *code, int64_t n)
+/* Natural: whether an exponent is 255, or a sign stands where it is 0. */
+static void FN(natural_faults)(const uint8_t *body, int64_t n, int *code, int *sign)
 {
-    uint8_t most = 0;
-    for (int64_t i = 0; i < n; i++)
-        most = FGD_MAX(most, code[i]);
-    return most < 255;
+    uint32_t most = 0, wrong = 0;
+    for (int64_t at = 0; at < n; at += FGD_UNIT) {
+        size_t count = (size_t)FGD_MIN(FGD_UNIT, n - at);
+        uint8_t exponent[FGD_UNIT] = {0};
+        uint32_t word = 0;
+        memcpy(exponent, body + at, count);
+        memcpy(&word, body + n + at / 8, (count + 7) / 8);
+        if (count < FGD_UNIT)
+            word &= ((uint32_t)1 << count) - 1;
+        for (int l = 0; l < FGD_UNIT; l++) {
+            uint32_t e = exponent[l];
+            most = FGD_MAX(most, e);
+            wrong |= e ? 0 : word & (uint32_t)1 << l;
+        }
+    }
+    *code = most > 254;
+    *sign = wrong != 0;
 }
 
 /* The number that a code of FP8 stands for: (2^fraction + m) 2^(e - ..), or m 2^(1 - ..) where e is 0. */
@@ -90,6 +104,23 @@ CASES(FGD_E5M2)
 CASES(FGD_TERNARY)
 #undef CASES
 
+/* `count` codes that share a step: out_i = c_i, or out_i + fl(scale c_i). */
+static void FN(decode_part)(int kind, int add, const uint8_t *code, int64_t count, int32_t offset, float step, float scale, float *out)
+{
+#define CALL(kind) FN(add_part_##kind)(add, code, count, offset, step, scale, out)
+    if (kind == FGD_NEAREST)
+        CALL(FGD_NEAREST);
+    else if (kind == FGD_STOCHASTIC)
+        CALL(FGD_STOCHASTIC);
+    else if (kind == FGD_E4M3)
+        CALL(FGD_E4M3);
+    else if (kind == FGD_E5M2)
+        CALL(FGD_E5M2);
+    else
+        CALL(FGD_TERNARY);
+#undef CALL
+}
+
 /* Formula: c_i = value(code_i) * step of i's bucket; out_i = c_i, or out_i + fl(scale c_i). lo a multiple of 8.
  * Cost:    reads the codes, writes (and with add reads) out.
  */
@@ -104,18 +135,7 @@ static void FN(add_levels)(const fgd_layout *l, const uint8_t *steps, int64_t n,
             int64_t b = at / l->bucket, end = FGD_MIN((b + 1) * l->bucket, lo + count);
             float step;
             memcpy(&step, steps + 4 * b, sizeof step);
-#define CALL(kind) FN(add_part_##kind)(add, code + (at - lo), end - at, l->offset, step, scale, out + at)
-            if (l->kind == FGD_NEAREST)
-                CALL(FGD_NEAREST);
-            else if (l->kind == FGD_STOCHASTIC)
-                CALL(FGD_STOCHASTIC);
-            else if (l->kind == FGD_E4M3)
-                CALL(FGD_E4M3);
-            else if (l->kind == FGD_E5M2)
-                CALL(FGD_E5M2);
-            else
-                CALL(FGD_TERNARY);
-#undef CALL
+            FN(decode_part)(l->kind, add, code + (at - lo), end - at, l->offset, step, scale, out + at);
             at = end;
         }
     }

@@ -18,7 +18,8 @@ typedef struct {
     float step, before, inverse;
 } fgd_ruler;
 
-/* How a received body is laid out, and which codes exist: those with ((code + bias) & mask) <= last. */
+/* How a received body is laid out, and which codes exist: those with
+ * ((code + bias) & mask) <= last. */
 typedef struct {
     int kind, width;
     int32_t offset;
@@ -42,22 +43,31 @@ FGD_INLINE float fgd_float_of(uint32_t bits)
     return v;
 }
 
+/* The float `by` places further from zero. */
+FGD_INLINE float fgd_next(float v, int by)
+{
+    return fgd_float_of(fgd_bits_of(v) + (uint32_t)by);
+}
+
 /* The ruler of a bucket with that largest magnitude and number of levels (docs/wire.md). A step below the normal numbers is rounded
- * up, so that no coordinate lies beyond the last level; beyond these limits 1 / step is no normal number. */
+ * up and the inverse down, so that no coordinate lies beyond the last level; `before` keeps the inverse a normal number. A bound on
+ * the rounds, which are three at most, is for what is not finite. */
 FGD_INLINE fgd_ruler fgd_measure(float top, float levels)
 {
     fgd_ruler ruler = {top / levels, 1.0f, 0.0f};
     if (top == 0.0f)
         return ruler;
     if (ruler.step * levels > 0x1.fffffep127f)
-        ruler.step = fgd_float_of(fgd_bits_of(ruler.step) - 1);
+        ruler.step = fgd_next(ruler.step, -1);
     else if (ruler.step < 0x1p-126f && ruler.step * levels < top)
-        ruler.step = fgd_float_of(fgd_bits_of(ruler.step) + 1);
+        ruler.step = fgd_next(ruler.step, 1);
     if (ruler.step < 0x1p-126f)
         ruler.before = 0x1p64f;
     else if (ruler.step > 0x1p126f)
         ruler.before = 0x1p-64f;
     ruler.inverse = 1.0f / (ruler.step * ruler.before);
+    for (int round = 0; round < 8 && top * ruler.before * ruler.inverse > levels; round++)
+        ruler.inverse = fgd_next(ruler.inverse, -1);
     return ruler;
 }
 
@@ -179,16 +189,9 @@ int fgd_check_terngrad(const fgd_payload *q)
 int fgd_check_natural(const fgd_payload *q)
 {
     const uint8_t *signs = q->body + q->n;
-    if (!FGD_CALL(natural_exists)(q->body, q->n))
-        return FGD_BAD_CODE;
-    for (int64_t i = 0; i < q->n; i += 8) {
-        uint8_t allowed = 0;
-        for (int64_t l = 0; l < FGD_MIN(8, q->n - i); l++)
-            allowed |= (uint8_t)((q->body[i + l] != 0) << l);
-        if (signs[i / 8] & ~allowed)
-            return i + 8 > q->n && signs[i / 8] >> (q->n - i) ? FGD_BAD_PADDING : FGD_BAD_VALUE;
-    }
-    return 0;
+    int code, sign;
+    FGD_CALL(natural_faults)(q->body, q->n, &code, &sign);
+    return sign ? FGD_BAD_VALUE : code ? FGD_BAD_CODE : q->n % 8 && signs[q->n / 8] >> q->n % 8 ? FGD_BAD_PADDING : 0;
 }
 
 void fgd_add_qsgd(const fgd_payload *q, int64_t lo, int64_t hi, float scale, int add, float *out)

@@ -3,6 +3,7 @@
 #include "rows.h"
 #include "compress.h"
 #include "compress_pack.h"
+#include "compress_decode_levels.h"
 
 /* ---- vectors as wide as the machine's registers, and what C has no word for */
 
@@ -11,7 +12,7 @@
 #define INT v16i
 #define WORD v16u
 #define WIDTH 16
-#define LOWER(a, b) (v16f) _mm512_min_ps((__m512)(a), (__m512)(b))
+#define ROTATED(v) (v16u) _mm512_rol_epi32((__m512i)(v), 16)
 #define HIGHER(a, b) (v16f) _mm512_max_ps((__m512)(a), (__m512)(b))
 #define FLOOR(v) (v16f) _mm512_roundscale_ps((__m512)(v), _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC)
 #define SIGNS(v) (uint32_t) _mm512_movepi32_mask((__m512i)(v))
@@ -23,7 +24,8 @@
 #define INT v8si
 #define WORD FN(words)
 #define WIDTH 8
-#define LOWER(a, b) (v8f) _mm256_min_ps((__m256)(a), (__m256)(b))
+#define ROTATED(v) (WORD) _mm256_shuffle_epi8((__m256i)(v), _mm256_set_epi64x(0x0d0c0f0e09080b0a, 0x0504070601000302, \
+                                                                              0x0d0c0f0e09080b0a, 0x0504070601000302))
 #define HIGHER(a, b) (v8f) _mm256_max_ps((__m256)(a), (__m256)(b))
 #define FLOOR(v) (v8f) _mm256_floor_ps((__m256)(v))
 #define SIGNS(v) (uint32_t) _mm256_movemask_ps((__m256)(v))
@@ -35,24 +37,22 @@
 #define INT v4si
 #define WORD FN(words)
 #define WIDTH 4
+#define ROTATED(v) ((v) << 16 | (v) >> 16)
 #define FLOOR(v) FN(floor)(v)
 #define HALF v2d
 #define LOW(v) (v2d){(v)[0], (v)[1]}
 #define HIGH(v) (v2d){(v)[2], (v)[3]}
 #if FGD_X86_CLONES
-#define LOWER(a, b) (v4f) _mm_min_ps((__m128)(a), (__m128)(b))
 #define HIGHER(a, b) (v4f) _mm_max_ps((__m128)(a), (__m128)(b))
 #define SIGNS(v) (uint32_t) _mm_movemask_ps((__m128)(v))
 #else
-#define LOWER(a, b) FN(lower)(a, b)
-#define HIGHER(a, b) FN(lower)(b, a)
+#define HIGHER(a, b) FN(higher)(a, b)
 #define SIGNS(v) FN(signs)(v)
 
-/* a where it is less, else b. */
-FGD_INLINE v4f FN(lower)(v4f a, v4f b)
+FGD_INLINE v4f FN(higher)(v4f a, v4f b)
 {
-    v4si less = a < b;
-    return (v4f)(((v4si)a & less) | ((v4si)b & ~less));
+    v4si more = a > b;
+    return (v4f)(((v4si)a & more) | ((v4si)b & ~more));
 }
 
 FGD_INLINE uint32_t FN(signs)(v4f v)
@@ -114,22 +114,21 @@ FGD_INLINE WORD FN(hash)(uint32_t first, fgd_hash_key key)
     return x ^ (x >> 16);
 }
 
-/* (hash >> 8) * 2^-24 < fraction, as a mask. */
-FGD_INLINE INT FN(drawn)(uint32_t first, fgd_hash_key key, VEC fraction)
+/* (word >> 8) * 2^-24 < fraction, as a mask. */
+FGD_INLINE INT FN(drawn)(WORD word, VEC fraction)
 {
-    return __builtin_convertvector((INT)(FN(hash)(first, key) >> 8), VEC) * 0x1p-24f < fraction;
+    return __builtin_convertvector((INT)(word >> 8), VEC) * 0x1p-24f < fraction;
 }
 
-/* The code of r in a format with so many fraction bits and that least exponent, and its value. In `shifted` the unit of r's place in the
- * format is the last bit, so the addition rounds and leaves in its low bits how many units there are: 2^fraction at least
- * for normal numbers, which counts as one more exponent, less for subnormal ones. What it rounds up to the next power of two
- * has the next code anyway. */
-FGD_INLINE INT FN(minifloat)(VEC r, VEC most, const int fraction, const int least, VEC *value)
+/* The code of r in a format with so many fraction bits and that least exponent, in the low byte, and its value. In `shifted` the unit
+ * of r's place in the format is the last bit, so the addition rounds and leaves in its low bits how many units there are:
+ * 2^fraction at least for normal numbers, which counts as one more exponent, less for subnormal ones. What it rounds up to the
+ * next power of two has the next code anyway. */
+FGD_INLINE INT FN(minifloat)(VEC r, const int fraction, const int least, VEC *value)
 {
-    INT zero = {0}, sign = (INT)r & INT32_MIN;
-    VEC size = LOWER((VEC)((INT)r & INT32_MAX), most);
-    INT exponent = (INT)HIGHER((VEC)((INT)size & 0x7f800000), (VEC)(zero + ((127 + least) << 23)));
-    VEC shift = (VEC)(exponent + ((23 - fraction) << 23)), shifted = size + shift;
+    INT zero = {0}, sign = (INT)r & INT32_MIN, size = (INT)r & INT32_MAX;
+    INT exponent = (INT)HIGHER((VEC)(size & 0x7f800000), (VEC)(zero + ((127 + least) << 23)));
+    VEC shift = (VEC)(exponent + ((23 - fraction) << 23)), shifted = (VEC)size + shift;
     INT code = ((exponent - ((127 + least) << 23)) >> (23 - fraction)) + ((INT)shifted - (INT)shift);
     *value = (VEC)((INT)(shifted - shift) | sign);
     return code | (INT)((WORD)sign >> 24);
@@ -139,60 +138,66 @@ FGD_INLINE INT FN(minifloat)(VEC r, VEC most, const int fraction, const int leas
 typedef struct {
     fgd_ruler ruler;
     fgd_hash_key key;
-    float levels;
-    int32_t offset;
+    float shift; /* 1.5 * 2^23, and what a code adds to its number: a sum's low bits are the code */
+    const char *next_x, *next_memory; /* what is fetched for the block after this one */
+    int64_t item;
 } FN(coder);
 
-/* Codes of WIDTH coordinates p, q = p * ruler.before, from index `first` on; *c is what they decode to. */
-FGD_INLINE INT FN(code)(const int kind, const FN(coder) *how, VEC p, VEC q, uint32_t first, VEC *c)
+/* Codes of WIDTH coordinates p, in the low bytes; *c is what they decode to. */
+FGD_INLINE INT FN(code)(const int kind, const FN(coder) *how, VEC p, WORD word, VEC *c)
 {
-    VEC zero = {0}, r = q * how->ruler.inverse, value;
+    VEC zero = {0}, r = p * how->ruler.inverse, value;
     INT one = (INT)(zero + 1.0f), code;
     if (kind == FGD_NEAREST) {
-        VEC shift = zero + 0x1.8p23f, shifted = r + shift; /* rounds to integers */
-        value = shifted - shift;
-        code = (INT)shifted - (INT)shift;
+        VEC shifted = r + how->shift; /* rounds to integers */
+        value = shifted - how->shift;
+        code = (INT)shifted;
     } else if (kind == FGD_STOCHASTIC) {
-        r = HIGHER(LOWER(r, zero + how->levels), zero - how->levels);
         VEC below = FLOOR(r);
-        value = below + (VEC)(FN(drawn)(first, how->key, r - below) & one); /* + 0 makes a zero positive */
-        code = __builtin_convertvector(value, INT) + how->offset;
+        value = below + (VEC)(FN(drawn)(word, r - below) & one); /* + 0 makes a zero positive */
+        code = (INT)(value + how->shift);
     } else if (kind == FGD_TERNARY) {
-        INT taken = FN(drawn)(first, how->key, (VEC)((INT)r & INT32_MAX)), negative = p < zero;
+        INT taken = FN(drawn)(word, (VEC)((INT)r & INT32_MAX)), negative = p < zero;
         value = (VEC)(taken & (one | (negative & INT32_MIN)));
         code = taken & (1 - negative);
     } else
-        code = kind == FGD_E4M3 ? FN(minifloat)(r, zero + how->levels, 3, -6, &value)
-                                : FN(minifloat)(r, zero + how->levels, 2, -14, &value);
+        code = kind == FGD_E4M3 ? FN(minifloat)(r, 3, -6, &value) : FN(minifloat)(r, 2, -14, &value);
     *c = value * how->ruler.step;
     return code;
 }
 
 /* Natural compression: the exponents of what WIDTH coordinates are rounded to. */
-FGD_INLINE INT FN(power)(VEC p, uint32_t first, fgd_hash_key key, VEC *c)
+FGD_INLINE INT FN(power)(VEC p, WORD word, VEC *c)
 {
-    INT bits = (INT)p, exponent = (bits >> 23 & 255) - ((bits & 0x7fffff) > (INT)(FN(hash)(first, key) >> 9));
+    INT bits = (INT)p, exponent = (bits >> 23 & 255) - ((bits & 0x7fffff) > (INT)(word >> 9));
     exponent += exponent > 254;
     *c = (VEC)(exponent << 23 | (bits & INT32_MIN & (exponent != 0)));
     return exponent;
 }
 
-/* ---- FGD_UNIT coordinates: codes, signs (Natural) and the memory */
-FGD_INLINE uint32_t FN(unit)(const int kind, const FN(coder) *how, fgd_mode mode, const float *p, const float *q, uint32_t first,
-                             float *memory, uint8_t *out)
+/* ---- FGD_UNIT coordinates: codes, signs (Natural) and the memory. `first` is the first of the indices hashed: 16 words serve the 16
+ * coordinates, and rotated by 16 bits the 16 after them. */
+FGD_INLINE uint32_t FN(unit)(const int kind, const FN(coder) *how, fgd_mode mode, const float *p, uint32_t first, float *memory,
+                             uint8_t *out)
 {
     INT code[FN(PARTS)];
+    WORD word[FN(PARTS)] = {{0}};
     uint32_t signs = 0;
+    if (kind != FGD_NEAREST && kind != FGD_E4M3 && kind != FGD_E5M2)
+#pragma GCC unroll 4
+        for (int k = 0; k < FN(PARTS) / 2; k++) {
+            word[k] = FN(hash)(first + (uint32_t)(k * WIDTH), how->key);
+            word[k + FN(PARTS) / 2] = ROTATED(word[k]);
+        }
 #pragma GCC unroll 8
     for (int k = 0; k < FN(PARTS); k++) {
-        VEC from, scaled, c, m;
+        VEC from, c, m;
         memcpy(&from, p + k * WIDTH, sizeof from);
-        memcpy(&scaled, q + k * WIDTH, sizeof scaled);
         if (kind == FGD_NATURAL) {
-            code[k] = FN(power)(from, first + (uint32_t)(k * WIDTH), how->key, &c);
+            code[k] = FN(power)(from, word[k], &c);
             signs |= SIGNS(c) << (k * WIDTH);
         } else
-            code[k] = FN(code)(kind, how, from, scaled, first + (uint32_t)(k * WIDTH), &c);
+            code[k] = FN(code)(kind, how, from, word[k], &c);
         if (mode == FGD_FEEDBACK)
             m = from - c;
         else if (mode == FGD_DIFFERENCE) {
@@ -206,42 +211,53 @@ FGD_INLINE uint32_t FN(unit)(const int kind, const FN(coder) *how, fgd_mode mode
     return signs;
 }
 
-/* `count` coordinates; p and q are readable up to whole units. `memory` is not used in PLAIN, `signs` by Natural alone. */
-FGD_INLINE void FN(units)(const int kind, const FN(coder) *how, const fgd_mode mode, const float *p, const float *q, uint32_t first,
+/* `count` coordinates from p[skew] on, skew < FGD_UNIT; p is readable in whole units. `memory` and `out` are those of p[skew]; `memory`
+ * is not used in PLAIN, `signs` by Natural alone, whose skew is 0. */
+FGD_INLINE void FN(units)(const int kind, const FN(coder) *how, const fgd_mode mode, const float *p, uint32_t first, int64_t skew,
                           int64_t count, float *memory, uint8_t *out, uint8_t *signs)
 {
-    int64_t i = 0;
-    for (; i + FGD_UNIT <= count; i += FGD_UNIT) {
-        uint32_t word = FN(unit)(kind, how, mode, p + i, q + i, first + (uint32_t)i, memory + i, out + i);
-        if (kind == FGD_NATURAL)
-            memcpy(signs + i / 8, &word, sizeof word);
-    }
-    if (i < count) {
-        float rest[FGD_UNIT] = {0};
+    const FN(coder) own = *how; /* in registers: as far as C knows, `out` may overwrite *how */
+    how = &own;
+    for (int64_t u = 0; u < skew + count; u += FGD_UNIT) {
+        uint32_t hashed = first + (uint32_t)(u / 2), word;
+        __builtin_prefetch(own.next_x + u * own.item);
+        __builtin_prefetch(own.next_x + (u + FGD_UNIT / 2) * own.item);
+        if (mode != FGD_PLAIN) {
+            __builtin_prefetch(own.next_memory + u * 4);
+            __builtin_prefetch(own.next_memory + (u + FGD_UNIT / 2) * 4);
+        }
+        if (u >= skew && u + FGD_UNIT <= skew + count) {
+            word = FN(unit)(kind, how, mode, p + u, hashed, mode ? memory + (u - skew) : NULL, out + (u - skew));
+            if (kind == FGD_NATURAL)
+                memcpy(signs + u / 8, &word, sizeof word);
+            continue;
+        }
+        float part[FGD_UNIT] = {0};
         uint8_t codes[FGD_UNIT];
-        size_t left = (size_t)(count - i);
+        int64_t from = FGD_MAX(skew - u, 0), at = u + from - skew;
+        size_t left = (size_t)(FGD_MIN(FGD_UNIT, skew + count - u) - from);
         if (mode != FGD_PLAIN)
-            memcpy(rest, memory + i, left * sizeof *rest);
-        uint32_t word = FN(unit)(kind, how, mode, p + i, q + i, first + (uint32_t)i, rest, codes);
+            memcpy(part + from, memory + at, left * sizeof *part);
+        word = FN(unit)(kind, how, mode, p + u, hashed, part, codes);
         if (mode != FGD_PLAIN)
-            memcpy(memory + i, rest, left * sizeof *rest);
-        memcpy(out + i, codes, left);
+            memcpy(memory + at, part + from, left * sizeof *part);
+        memcpy(out + at, codes + from, left);
         word &= ((uint32_t)1 << left) - 1;
         if (kind == FGD_NATURAL)
-            memcpy(signs + i / 8, &word, (left + 7) / 8);
+            memcpy(signs + u / 8, &word, (left + 7) / 8);
     }
 }
 
-#define CASES(kind) /* one loop for each codec and mode */                                             \
-    FGD_NOINLINE void FN(units_##kind)(const FN(coder) *how, fgd_mode mode, const float *p, const float *q, uint32_t first, \
-                                       int64_t count, float *memory, uint8_t *out, uint8_t *signs)     \
-    {                                                                                                  \
-        if (mode == FGD_FEEDBACK)                                                                      \
-            FN(units)(kind, how, FGD_FEEDBACK, p, q, first, count, memory, out, signs);                \
-        else if (mode == FGD_DIFFERENCE)                                                               \
-            FN(units)(kind, how, FGD_DIFFERENCE, p, q, first, count, memory, out, signs);              \
-        else                                                                                           \
-            FN(units)(kind, how, FGD_PLAIN, p, q, first, count, memory, out, signs);                   \
+#define CASES(kind) /* one loop for each codec and mode */                                                                       \
+    FGD_NOINLINE void FN(units_##kind)(const FN(coder) *how, fgd_mode mode, const float *p, uint32_t first, int64_t skew,        \
+                                       int64_t count, float *memory, uint8_t *out, uint8_t *signs)                               \
+    {                                                                                                                            \
+        if (mode == FGD_FEEDBACK)                                                                                                \
+            FN(units)(kind, how, FGD_FEEDBACK, p, first, skew, count, memory, out, signs);                                       \
+        else if (mode == FGD_DIFFERENCE)                                                                                         \
+            FN(units)(kind, how, FGD_DIFFERENCE, p, first, skew, count, memory, out, signs);                                     \
+        else                                                                                                                     \
+            FN(units)(kind, how, FGD_PLAIN, p, first, skew, count, memory, out, signs);                                          \
     }
 CASES(FGD_NEAREST)
 CASES(FGD_STOCHASTIC)
@@ -252,6 +268,8 @@ CASES(FGD_NATURAL)
 #undef CASES
 
 /* ---- buckets */
+
+enum { FN(ROOM) = FGD_BLOCK + 2 * FGD_UNIT }; /* a block, what precedes it in its first unit, and what follows in its last */
 
 /* p for a block, and zeros up to a whole unit. */
 FGD_NOINLINE void FN(make)(const fgd_vector *x, const float *memory, fgd_mode mode, int64_t lo, int64_t count, float *p)
@@ -316,22 +334,17 @@ static float FN(norm)(const FN(lanes) *sums, float top)
     return FGD_MAX(FGD_MIN(norm, 0x1.fffffep127f), top);
 }
 
-/* Codes of one block of a bucket that has elements [at, at + count). A key serves 2^32 indices. */
-static void FN(encode_block)(const fgd_levels *how, FN(coder) *coder, fgd_mode mode, const float *p, int64_t at, int64_t count,
-                             float *memory, uint8_t *out, uint8_t *signs)
+/* Codes of one block, elements [at, at + count), which lie from p[at mod FGD_UNIT] on. A key serves 2^32 hashed indices, and those 2^33
+ * elements. */
+static void FN(encode_part)(const fgd_levels *how, FN(coder) *coder, fgd_mode mode, const float *p, int64_t at, int64_t count,
+                            float *memory, uint8_t *out, uint8_t *signs)
 {
-    float scaled[FGD_BLOCK + FGD_UNIT];
-    const float *q = p;
-    if (coder->ruler.before != 1.0f) { /* almost never */
-        for (int64_t i = 0; i < count + FGD_UNIT; i++)
-            scaled[i] = p[i] * coder->ruler.before;
-        q = scaled;
-    }
+    int64_t segment = (int64_t)1 << 33;
     while (count) {
-        uint32_t low = (uint32_t)at;
-        int64_t part = FGD_MIN(count, ((int64_t)1 << 32) - low);
-        coder->key = fgd_hash_start(how->seed, how->step, (uint32_t)(at >> 32));
-#define CALL(kind) FN(units_##kind)(coder, mode, p, q, low, part, memory, out, signs)
+        int64_t skew = at % FGD_UNIT, part = FGD_MIN(count, segment - at % segment);
+        uint32_t first = (uint32_t)((at - skew) / 2);
+        coder->key = fgd_hash_start(how->seed, how->step, (uint32_t)(at / segment));
+#define CALL(kind) FN(units_##kind)(coder, mode, p, first, skew, part, memory, out, signs)
         if (how->kind == FGD_NEAREST)
             CALL(FGD_NEAREST);
         else if (how->kind == FGD_STOCHASTIC)
@@ -345,8 +358,7 @@ static void FN(encode_block)(const fgd_levels *how, FN(coder) *coder, fgd_mode m
         else
             CALL(FGD_NATURAL);
 #undef CALL
-        p += part;
-        q += part;
+        p += skew + part;
         at += part;
         out += part;
         count -= part;
@@ -357,6 +369,24 @@ static void FN(encode_block)(const fgd_levels *how, FN(coder) *coder, fgd_mode m
     }
 }
 
+/* The same for any ruler: where `before` is not 1, which is as good as never, from scaled coordinates, the memory afterwards. */
+static void FN(encode_block)(const fgd_levels *how, FN(coder) *coder, fgd_mode mode, const float *p, int64_t at, int64_t count,
+                             float *memory, uint8_t *out, uint8_t *signs)
+{
+    if (coder->ruler.before == 1.0f) {
+        FN(encode_part)(how, coder, mode, p, at, count, memory, out, signs);
+        return;
+    }
+    float other[FN(ROOM)];
+    int kind = how->kind == FGD_STOCHASTIC && !how->offset ? FGD_NEAREST : how->kind; /* Int8 decodes without knowing how it rounded */
+    int64_t skew = at % FGD_UNIT;
+    for (int64_t i = 0; i < skew + count + FGD_UNIT; i++)
+        other[i] = p[i] * coder->ruler.before;
+    FN(encode_part)(how, coder, FGD_PLAIN, other, at, count, NULL, out, signs);
+    FN(decode_part)(kind, 0, out, count, how->offset, coder->ruler.step, 1.0f, other);
+    FN(end_block)(memory, mode, 0, count, p + skew, other);
+}
+
 /* Formula: p from x and the memory (compress.h); M, the largest magnitude of a bucket or its norm; step = M / L; r = p / step; code = r rounded;
  *          c = code * step; the memory. TernGrad's M comes from a pass of its own, Natural has none.
  * Cost:    reads x and the memory, writes the memory and the codes. A bucket of more than FGD_BLOCK elements is read twice.
@@ -365,23 +395,24 @@ static void FN(encode_block)(const fgd_levels *how, FN(coder) *coder, fgd_mode m
 static void FN(encode_levels)(const fgd_vector *x, float *memory, fgd_mode mode, const fgd_levels *how, int64_t lo, int64_t hi,
                               uint8_t *body)
 {
-    float p[FGD_BLOCK + FGD_UNIT];
+    float p[FN(ROOM)] = {0};
     uint8_t waiting[FGD_BLOCK + 2 * FGD_UNIT], packed[FGD_BLOCK + 8]; /* codes that wait for the rest of their byte */
     int64_t held = 0, bucket = how->kind >= FGD_TERNARY ? hi - lo : how->bucket;
     uint8_t *codes = body + (how->kind < FGD_TERNARY ? fgd_levels_steps(x->n, bucket) : how->kind == FGD_TERNARY ? 4 : 0);
     for (int64_t start = lo; start < hi; start += bucket) {
         int64_t size = FGD_MIN(bucket, hi - start);
-        FN(coder) coder = {{0.0f, 1.0f, 0.0f}, {0, 0}, how->levels, how->offset};
+        FN(coder) coder = {{0.0f, 1.0f, 0.0f}, {0, 0}, 0x1.8p23f + (float)how->offset, NULL, NULL, fgd_itemsize(x->dtype)};
+        float *own = p + start % FGD_UNIT;
         if (how->kind < FGD_TERNARY) {
             uint32_t top = 0;
             FN(lanes) squares;
             memset(&squares, 0, sizeof squares);
             for (int64_t at = 0; at < size; at += FGD_BLOCK) {
                 int64_t count = FGD_MIN(FGD_BLOCK, size - at);
-                FN(make)(x, memory, mode, start + at, count, p);
-                top = FN(largest)(p, count, top);
+                FN(make)(x, memory, mode, start + at, count, own);
+                top = FN(largest)(own, count, top);
                 if (how->l2)
-                    FN(add_squares)(p, count, &squares);
+                    FN(add_squares)(own, count, &squares);
             }
             float most = fgd_float_of(top);
             coder.ruler = fgd_measure(how->l2 ? FN(norm)(&squares, most) : most, how->levels);
@@ -391,8 +422,10 @@ static void FN(encode_levels)(const fgd_vector *x, float *memory, fgd_mode mode,
         for (int64_t at = 0; at < size; at += FGD_BLOCK) {
             int64_t count = FGD_MIN(FGD_BLOCK, size - at), first = start + at;
             if (how->kind >= FGD_TERNARY || size > FGD_BLOCK)
-                FN(make)(x, memory, mode, first, count, p);
+                FN(make)(x, memory, mode, first, count, own);
             uint8_t *out = how->width < 8 ? waiting + held : codes + first, *signs = body + x->n + first / 8;
+            coder.next_x = x->data + (first + count) * coder.item;
+            coder.next_memory = (const char *)(memory + first + count);
             FN(encode_block)(how, &coder, mode, p, first, count, mode ? memory + first : NULL, out, signs);
             if (how->width < 8) {
                 int64_t groups = (held + count) / 8, done = (first - held) / 8 * how->width;
@@ -410,13 +443,11 @@ static void FN(encode_levels)(const fgd_vector *x, float *memory, fgd_mode mode,
     }
 }
 
-#include "compress_decode_levels.h"
-
 #undef VEC
 #undef INT
 #undef WORD
 #undef WIDTH
-#undef LOWER
+#undef ROTATED
 #undef HIGHER
 #undef FLOOR
 #undef SIGNS

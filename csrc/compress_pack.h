@@ -45,11 +45,12 @@ FGD_NOINLINE void FN(unpack)(const uint8_t *packed, int64_t bytes, int64_t from,
     for (int64_t g = 0; g < groups; g += 8) {
         uint64_t word[8] = {0};
         int64_t at = (from / 8 + g) * width;
-        for (int k = 0; k < 8 && g + k < groups; k++, at += width)
-            if (at + 8 <= bytes)
-                memcpy(word + k, packed + at, 8);
-            else
-                memcpy(word + k, packed + at, (size_t)(bytes - at));
+        if (at + 7 * width + 8 <= bytes)
+            for (int k = 0; k < 8; k++)
+                memcpy(word + k, packed + at + k * width, 8);
+        else
+            for (int k = 0; k < 8 && g + k < groups; k++, at += width)
+                memcpy(word + k, packed + at, (size_t)FGD_MIN(8, bytes - at));
         for (int k = 0; k < 8; k++) {
             uint64_t v = word[k];
             v = (v & third) | (v << 4 * gap & third << 32);

@@ -62,7 +62,7 @@ def terngrad(codec: TernGrad, x: Vector, state: State, mode: int, stream: Stream
 def natural(codec: Natural, x: Vector, state: State, mode: int, stream: Stream, body: np.ndarray, threads: int = 1) -> int:
     p = _input(x, state, mode)
     bits = p.view(np.uint32)
-    up = (bits & 0x7FFFFF) > (random.hash32(stream.rounding, stream.step, 0, len(p)) >> np.uint32(9))
+    up = (bits & 0x7FFFFF) > (_words(stream, len(p)) >> np.uint32(9))
     exponent = np.minimum((bits >> np.uint32(23) & 255) + up, 254)
     negative = (p < 0) & (exponent > 0)
     _remember(state, mode, p, _power(exponent, negative))
@@ -151,7 +151,7 @@ def _norm(part: np.ndarray) -> np.float32:
 
 
 def _divided(p: np.ndarray, top: list[np.float32], bucket: int, levels: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """r, at most `levels` in magnitude; each bucket's step; each coordinate's step."""
+    """r, which is at most `levels` in magnitude; each bucket's step; each coordinate's step."""
     measure, most = np.array(top, _F), _F(levels)
     with np.errstate(all="ignore"):
         step = measure / most
@@ -159,13 +159,20 @@ def _divided(p: np.ndarray, top: list[np.float32], bucket: int, levels: float) -
         step = np.where((step < _TINY) & (step * most < measure), np.nextafter(step, _F(1)), step)
         before = np.where(step < _TINY, _F(2.0**64), np.where(step > _F(2.0**126), _F(2.0**-64), _F(1)))
         inverse = np.where(step > 0, _F(1) / (step * before), _F(0))
+        while np.any(beyond := measure * before * inverse > most):
+            inverse = np.where(beyond, np.nextafter(inverse, _F(0)), inverse)
         each = [np.repeat(values, bucket)[: len(p)] for values in (before, inverse, step)]
-        r = np.clip(p * each[0] * each[1], -most, most)
-    return r, step, each[2]
+    return p * each[0] * each[1], step, each[2]
+
+
+def _words(stream: Stream, n: int) -> np.ndarray:
+    """Sixteen hashes serve 32 coordinates: as they are, then with their halves exchanged."""
+    hashes = random.hash32(stream.rounding, stream.step, 0, 16 * -(-n // 32)).reshape(-1, 1, 16)
+    return np.concatenate([hashes, hashes << np.uint32(16) | hashes >> np.uint32(16)], axis=1).ravel()[:n]
 
 
 def _uniform(stream: Stream, n: int) -> np.ndarray:
-    return (random.hash32(stream.rounding, stream.step, 0, n) >> np.uint32(8)).astype(_F) * _F(2.0**-24)
+    return (_words(stream, n) >> np.uint32(8)).astype(_F) * _F(2.0**-24)
 
 
 def _stochastic(r: np.ndarray, stream: Stream) -> np.ndarray:
