@@ -11,6 +11,8 @@ enum {
     FGD_SUM_ROWS = 64,        /* rows summed in float32 before the sum joins the total */
     FGD_PANEL = 4096,         /* entries of the right factor whose sums stay in the cache */
     FGD_PANEL_COLUMNS = 1024, /* and columns of them, at most */
+    FGD_FINISH_CHUNK = 256,   /* columns of the third pass whose sums wait for further ranks */
+    FGD_AHEAD = 512,          /* elements that it fetches ahead */
     FGD_DECODE_TILE = 256,
     FGD_TICKET = 1 << 16,     /* elements of a ticket of whole rows, about */
     FGD_DRAWS = 8,            /* of a column that vanishes */
@@ -18,6 +20,8 @@ enum {
 
 #define FGD_DEAD 0x1p-46       /* the square of the share of a column's length that rounding errors may be */
 #define FGD_DEAD_WARM 0x1p-20f /* the share of the largest entry of the right factor below which a column of it is not used again */
+
+typedef float v2f __attribute__((vector_size(8)));
 
 static inline void fgd_put_float(uint8_t *body, int64_t index, float value)
 {

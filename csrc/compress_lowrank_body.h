@@ -13,19 +13,25 @@
 #define VEC v16f
 #define WIDTH 16
 #define WIDE v8d
+#define NARROW v8f /* as many floats */
 #define DOUBLES 8
+#define MASK v16i
 #define LEFT_ROWS 4
 #elif FGD_LEVEL == 1
 #define VEC v8f
 #define WIDTH 8
 #define WIDE v4d
+#define NARROW v4f /* as many floats */
 #define DOUBLES 4
+#define MASK v8si
 #define LEFT_ROWS 1
 #else
 #define VEC v4f
 #define WIDTH 4
 #define WIDE v2d
+#define NARROW v2f
 #define DOUBLES 2
+#define MASK v4si
 #define LEFT_ROWS 1
 #endif
 
@@ -43,6 +49,14 @@ FGD_INLINE WIDE FN(load_wide)(const double *p)
     WIDE v;
     memcpy(&v, p, sizeof v);
     return v;
+}
+
+/* Eight lanes, folded in halves. */
+FGD_INLINE double FN(fold_wide)(const WIDE *sum)
+{
+    double lane[8];
+    memcpy(lane, sum, sizeof lane);
+    return ((lane[0] + lane[4]) + (lane[2] + lane[6])) + ((lane[1] + lane[5]) + (lane[3] + lane[7]));
 }
 
 /* ---- the matrix */
@@ -95,27 +109,38 @@ FGD_INLINE const float *FN(elements)(const fgd_lowrank *w, int64_t lo, int64_t c
 /* Lane l adds lane l + 8, then l + 4, 2, 1, in double. */
 FGD_INLINE double FN(fold_row)(const VEC *sum)
 {
-    float lane[FGD_ROW_LANES];
-    double half[FGD_ROW_LANES / 2];
-    memcpy(lane, sum, sizeof lane);
-    for (int l = 0; l < 8; l++)
-        half[l] = (double)lane[l] + (double)lane[l + 8];
-    for (int l = 0; l < 4; l++)
-        half[l] += half[l + 4];
-    return (half[0] + half[2]) + (half[1] + half[3]);
+    NARROW part[FGD_ROW_LANES / DOUBLES];
+    WIDE wide[FN(WIDE_PARTS)];
+    memcpy(part, sum, sizeof part);
+#pragma GCC unroll 4
+    for (int h = 0; h < FN(WIDE_PARTS); h++)
+        wide[h] = __builtin_convertvector(part[h], WIDE) + __builtin_convertvector(part[h + FN(WIDE_PARTS)], WIDE);
+    return FN(fold_wide)(wide);
 }
 
-/* total[r ld + k stride] += a chunk of row r times a chunk of column k of Q. */
-FGD_INLINE void FN(row_products)(const int R, const int K, const float *const *row, const float *q, int64_t pitch, int64_t count,
-                                 double *total, int64_t stride)
+/* total[r + k stride] += a chunk of row r times a chunk of column k of Q. Meanwhile the next chunk is fetched. */
+FGD_INLINE void FN(row_products)(const int R, const int K, const int fetch, const fgd_lowrank *w, const float *const *row,
+                                 const float *q, int64_t count, double *total, int64_t next)
 {
-    VEC sum[R][K][FN(LANE_PARTS)];
-    memset(sum, 0, sizeof sum);
-    int64_t j = 0;
-    for (; j + FGD_ROW_LANES <= count; j += FGD_ROW_LANES)
+    VEC sum[4][4][FN(LANE_PARTS)];
+    int64_t j = 0, pitch = w->columns, item = fgd_itemsize(w->x->dtype);
+#pragma GCC unroll 4
+    for (int r = 0; r < R; r++)
+#pragma GCC unroll 4
+        for (int k = 0; k < K; k++)
+#pragma GCC unroll 4
+            for (int h = 0; h < FN(LANE_PARTS); h++)
+                sum[r][k][h] = (VEC){0};
+    for (; j + FGD_ROW_LANES <= count; j += FGD_ROW_LANES) {
+#pragma GCC unroll 4
+        for (int r = 0; r < R && fetch; r++) {
+            int64_t at = next + r * w->columns + j;
+            __builtin_prefetch(w->x->data + at * item, 0, 2);
+            __builtin_prefetch(w->memory + at, 0, 2); /* of NULL: nothing is fetched */
+        }
 #pragma GCC unroll 4
         for (int h = 0; h < FN(LANE_PARTS); h++) {
-            VEC y[R];
+            VEC y[4];
 #pragma GCC unroll 4
             for (int r = 0; r < R; r++)
                 y[r] = FN(load)(row[r] + j + h * WIDTH);
@@ -127,10 +152,13 @@ FGD_INLINE void FN(row_products)(const int R, const int K, const float *const *r
                     sum[r][k][h] += y[r] * v;
             }
         }
+    }
     if (j < count) { /* zeros follow a row's end: they change no sum, as no sum is -0 */
         float y[FGD_ROW_LANES] = {0}, v[FGD_ROW_LANES] = {0};
+#pragma GCC unroll 4
         for (int r = 0; r < R; r++) {
             memcpy(y, row[r] + j, (size_t)(count - j) * sizeof *y);
+#pragma GCC unroll 4
             for (int k = 0; k < K; k++) {
                 memcpy(v, q + k * pitch + j, (size_t)(count - j) * sizeof *v);
 #pragma GCC unroll 4
@@ -139,15 +167,17 @@ FGD_INLINE void FN(row_products)(const int R, const int K, const float *const *r
             }
         }
     }
+#pragma GCC unroll 4
     for (int r = 0; r < R; r++)
+#pragma GCC unroll 4
         for (int k = 0; k < K; k++)
-            total[r + k * stride] += FN(fold_row)(sum[r][k]);
+            total[r + k * w->stride] += FN(fold_row)(sum[r][k]);
 }
 
 FGD_INLINE void FN(row_group)(const int R, const fgd_lowrank *w, int64_t i, uint32_t *peak)
 {
-    float buffer[R][FGD_ROW_CHUNK] __attribute__((aligned(64)));
-    const float *row[R];
+    float buffer[4][FGD_ROW_CHUNK] __attribute__((aligned(64)));
+    const float *row[4];
     for (int64_t k = 0; k < w->rank; k++)
         memset(w->left + k * w->stride + i, 0, (size_t)R * sizeof *w->left);
     for (int64_t j = 0; j < w->columns; j += FGD_ROW_CHUNK) {
@@ -156,18 +186,22 @@ FGD_INLINE void FN(row_group)(const int R, const fgd_lowrank *w, int64_t i, uint
             row[r] = FN(elements)(w, (i + r) * w->columns + j, count, w->fresh, buffer[r]);
             *peak = FN(peak)(row[r], count, *peak);
         }
-        double *total = w->left + i;
-        const float *q = w->right + j;
-        for (; k + 4 <= w->rank; k += 4)
-            FN(row_products)(R, 4, row, q + k * w->columns, w->columns, count, total + k * w->stride, w->stride);
-        total += k * w->stride;
-        q += k * w->columns;
-        if (w->rank - k == 3)
-            FN(row_products)(R, 3, row, q, w->columns, count, total, w->stride);
-        else if (w->rank - k == 2)
-            FN(row_products)(R, 2, row, q, w->columns, count, total, w->stride);
-        else if (w->rank - k == 1)
-            FN(row_products)(R, 1, row, q, w->columns, count, total, w->stride);
+        int64_t next = i * w->columns + (j + count < w->columns ? j + count : R * w->columns);
+#define PRODUCTS(K, fetch)                                                                                                   \
+    FN(row_products)(R, K, fetch, w, row, w->right + k * w->columns + j, count, w->left + k * w->stride + i, next)
+        if (w->rank == 1)
+            PRODUCTS(1, 1);
+        else if (w->rank == 2)
+            PRODUCTS(2, 1);
+        else if (w->rank == 3)
+            PRODUCTS(3, 1);
+        else
+            PRODUCTS(4, 1);
+        for (k = 4; k + 4 <= w->rank; k += 4)
+            PRODUCTS(4, 0);
+        for (; k < w->rank; k++)
+            PRODUCTS(1, 0);
+#undef PRODUCTS
     }
 }
 
@@ -187,19 +221,15 @@ static uint32_t FN(left_rows)(const fgd_lowrank *w, int64_t lo, int64_t hi)
 
 /* ---- orthogonalisation */
 
-/* Eight lanes, folded in halves. */
-FGD_INLINE double FN(fold_column)(const WIDE *sum)
-{
-    double lane[8];
-    memcpy(lane, sum, sizeof lane);
-    return ((lane[0] + lane[4]) + (lane[2] + lane[6])) + ((lane[1] + lane[5]) + (lane[3] + lane[7]));
-}
-
 /* product[k] = <u_k, v>, K columns at a time. */
 FGD_INLINE void FN(column_products)(const int K, const double *u, const double *v, int64_t stride, double *product)
 {
-    WIDE sum[K][FN(WIDE_PARTS)];
-    memset(sum, 0, sizeof sum);
+    WIDE sum[4][FN(WIDE_PARTS)];
+#pragma GCC unroll 4
+    for (int k = 0; k < K; k++)
+#pragma GCC unroll 4
+        for (int h = 0; h < FN(WIDE_PARTS); h++)
+            sum[k][h] = (WIDE){0};
     for (int64_t i = 0; i < stride; i += 8)
 #pragma GCC unroll 4
         for (int h = 0; h < FN(WIDE_PARTS); h++) {
@@ -208,8 +238,9 @@ FGD_INLINE void FN(column_products)(const int K, const double *u, const double *
             for (int k = 0; k < K; k++)
                 sum[k][h] += FN(load_wide)(u + k * stride + i + h * DOUBLES) * y;
         }
+#pragma GCC unroll 4
     for (int k = 0; k < K; k++)
-        product[k] = FN(fold_column)(sum[k]);
+        product[k] = FN(fold_wide)(sum[k]);
 }
 
 /* v = (v - product[0] u_0) - product[1] u_1 .. */
@@ -278,7 +309,7 @@ static void FN(orthogonalise)(const fgd_lowrank *w)
 FGD_INLINE void FN(column_sums)(const int R, const int K, const float *const *row, const float *factor, int64_t rank, int64_t count,
                                 float *sum, int64_t pitch, int64_t ahead)
 {
-    VEC f[R][K];
+    VEC f[4][4];
     int64_t j = 0;
 #pragma GCC unroll 4
     for (int r = 0; r < R; r++)
@@ -286,7 +317,7 @@ FGD_INLINE void FN(column_sums)(const int R, const int K, const float *const *ro
         for (int k = 0; k < K; k++)
             f[r][k] = (VEC){0} + factor[r * rank + k];
     for (; j + WIDTH <= count; j += WIDTH) {
-        VEC y[R];
+        VEC y[4];
 #pragma GCC unroll 4
         for (int r = 0; r < R; r++) {
             y[r] = FN(load)(row[r] + j);
@@ -309,9 +340,9 @@ FGD_INLINE void FN(column_sums)(const int R, const int K, const float *const *ro
 
 FGD_INLINE void FN(sum_group)(const int R, const fgd_lowrank *w, int64_t i, int64_t lo, int64_t count, float *sum, int64_t pitch)
 {
-    float buffer[R][FGD_PANEL_COLUMNS] __attribute__((aligned(64)));
-    float factor[R * FGD_MOST_RANK];
-    const float *row[R];
+    float buffer[4][FGD_PANEL_COLUMNS] __attribute__((aligned(64)));
+    float factor[4 * FGD_MOST_RANK];
+    const float *row[4];
     memcpy(factor, w->body + 4 * i * w->rank, (size_t)(R * w->rank) * sizeof *factor);
     for (int r = 0; r < R; r++)
         row[r] = FN(elements)(w, (i + r) * w->columns + lo, count, 0, buffer[r]);
@@ -358,11 +389,13 @@ static void FN(right_columns)(const fgd_lowrank *w, int64_t lo, int64_t hi)
 
 /* ---- third pass, and decoding */
 
-/* c[r pitch + j] of R rows and K ranks: their sum, or with `more` what is there and their sum, one by one. */
-FGD_INLINE void FN(outer_products)(const int R, const int K, const int more, const float *left, int64_t rank, const float *right,
-                                   int64_t stride, int64_t count, float *c, int64_t pitch)
+/* R rows of K ranks' products, summed in their order: what is in c and their sum with `more`; put into c, or with `last` added to m
+ * with the sign turned by `turn`. Rows of c and m are `pitch` apart. */
+FGD_INLINE void FN(outer_products)(const int R, const int K, const int more, const int last, const float *left, int64_t rank,
+                                   const float *right, int64_t stride, int64_t count, float *c, int64_t pitch, float *m,
+                                   int64_t columns, int32_t turn)
 {
-    VEC f[R][K];
+    VEC f[4][4];
     int64_t j = 0;
 #pragma GCC unroll 4
     for (int r = 0; r < R; r++)
@@ -370,7 +403,7 @@ FGD_INLINE void FN(outer_products)(const int R, const int K, const int more, con
         for (int k = 0; k < K; k++)
             f[r][k] = (VEC){0} + left[r * rank + k];
     for (; j + WIDTH <= count; j += WIDTH) {
-        VEC v[K];
+        VEC v[4];
 #pragma GCC unroll 4
         for (int k = 0; k < K; k++)
             v[k] = FN(load)(right + k * stride + j);
@@ -380,7 +413,12 @@ FGD_INLINE void FN(outer_products)(const int R, const int K, const int more, con
 #pragma GCC unroll 4
             for (int k = 1; k < K; k++)
                 s += f[r][k] * v[k];
-            memcpy(c + r * pitch + j, &s, sizeof s);
+            float *to = last ? m + r * columns + j : c + r * pitch + j;
+            if (last) {
+                __builtin_prefetch(to + FGD_AHEAD, 1);
+                s = FN(load)(to) + (VEC)((MASK)s ^ turn);
+            }
+            memcpy(to, &s, sizeof s);
         }
     }
     for (; j < count; j++)
@@ -388,49 +426,48 @@ FGD_INLINE void FN(outer_products)(const int R, const int K, const int more, con
             float s = more ? c[r * pitch + j] + left[r * rank] * right[j] : left[r * rank] * right[j];
             for (int k = 1; k < K; k++)
                 s += left[r * rank + k] * right[k * stride + j];
-            c[r * pitch + j] = s;
+            if (last)
+                m[r * columns + j] += turn ? -s : s;
+            else
+                c[r * pitch + j] = s;
         }
 }
 
-/* The entries of R rows from `left`, `count` columns of `right` (one line a rank), in ascending order of the rank. */
-FGD_INLINE void FN(entries)(const int R, const uint8_t *left, int64_t rank, const float *right, int64_t stride, int64_t count, float *c,
-                            int64_t pitch)
+/* R rows from `left`, `count` columns of `right` (one line a rank): to c, or with `last` to m. */
+FGD_INLINE void FN(entries)(const int R, const int last, const uint8_t *left, int64_t rank, const float *right, int64_t stride,
+                            int64_t count, float *c, int64_t pitch, float *m, int64_t columns, int32_t turn)
 {
-    float factor[R * FGD_MOST_RANK];
+    float factor[4 * FGD_MOST_RANK];
     memcpy(factor, left, (size_t)(R * rank) * sizeof *factor);
-#define OUTER(K, more) FN(outer_products)(R, K, more, factor + k, rank, right + k * stride, stride, count, c, pitch)
     int64_t k = 0;
+#define OUTER(K, more, last) \
+    FN(outer_products)(R, K, more, last, factor + k, rank, right + k * stride, stride, count, c, pitch, m, columns, turn)
     if (rank == 1)
-        OUTER(1, 0);
+        OUTER(1, 0, last);
     else if (rank == 2)
-        OUTER(2, 0);
+        OUTER(2, 0, last);
     else if (rank == 3)
-        OUTER(3, 0);
-    else
-        OUTER(4, 0);
-    for (k = 4; k + 4 <= rank; k += 4)
-        OUTER(4, 1);
-    for (; k < rank; k++)
-        OUTER(1, 1);
+        OUTER(3, 0, last);
+    else if (rank == 4)
+        OUTER(4, 0, last);
+    else {
+        OUTER(4, 0, 0);
+        for (k = 4; k + 4 < rank; k += 4)
+            OUTER(4, 1, 0);
+        for (; k + 1 < rank; k++)
+            OUTER(1, 1, 0);
+        OUTER(1, 1, last);
+    }
 #undef OUTER
 }
 
 FGD_INLINE void FN(finish_group)(const int R, const fgd_lowrank *w, int64_t i)
 {
-    float c[R][FGD_ROW_CHUNK] __attribute__((aligned(64)));
-    for (int64_t j = 0; j < w->columns; j += FGD_ROW_CHUNK) {
-        int64_t count = FGD_MIN(FGD_ROW_CHUNK, w->columns - j);
-        FN(entries)(R, w->body + 4 * i * w->rank, w->rank, w->right + j, w->columns, count, c[0], FGD_ROW_CHUNK);
-        for (int r = 0; r < R; r++) {
-            float *m = w->memory + (i + r) * w->columns + j;
-            if (w->mode == FGD_FEEDBACK)
-                for (int64_t t = 0; t < count; t++)
-                    m[t] -= c[r][t];
-            else
-                for (int64_t t = 0; t < count; t++)
-                    m[t] += c[r][t];
-        }
-    }
+    float c[4][FGD_FINISH_CHUNK] __attribute__((aligned(64)));
+    int64_t chunk = w->rank > 4 ? FGD_FINISH_CHUNK : w->columns;
+    for (int64_t j = 0; j < w->columns; j += chunk)
+        FN(entries)(R, 1, w->body + 4 * i * w->rank, w->rank, w->right + j, w->columns, FGD_MIN(chunk, w->columns - j), c[0],
+                    FGD_FINISH_CHUNK, w->memory + i * w->columns + j, w->columns, w->mode == FGD_FEEDBACK ? INT32_MIN : 0);
 }
 
 /* Formula: memory - c in FEEDBACK, memory + c in DIFFERENCE, c = P Q'^T.
@@ -442,6 +479,28 @@ static void FN(finish_rows)(const fgd_lowrank *w, int64_t lo, int64_t hi)
         FN(finish_group)(4, w, lo);
     for (; lo < hi; lo++)
         FN(finish_group)(1, w, lo);
+}
+
+/* `width` lines of `rank` floats as `rank` lines, FGD_DECODE_TILE apart; 4 x 4 of them at a time. */
+static void FN(turn_tile)(const uint8_t *lines, int64_t rank, int64_t width, float *turned)
+{
+    int64_t fours = rank / 4 * 4, j = 0;
+    const v4si low = {0, 4, 1, 5}, high = {2, 6, 3, 7}, first = {0, 1, 4, 5}, second = {2, 3, 6, 7};
+    for (; j + 4 <= width; j += 4)
+        for (int64_t k = 0; k < fours; k += 4) {
+            v4f a[4];
+            for (int l = 0; l < 4; l++)
+                memcpy(a + l, lines + 4 * ((j + l) * rank + k), sizeof *a);
+            v4f b[4] = {__builtin_shuffle(a[0], a[1], low), __builtin_shuffle(a[2], a[3], low), __builtin_shuffle(a[0], a[1], high),
+                        __builtin_shuffle(a[2], a[3], high)};
+            v4f t[4] = {__builtin_shuffle(b[0], b[1], first), __builtin_shuffle(b[0], b[1], second),
+                        __builtin_shuffle(b[2], b[3], first), __builtin_shuffle(b[2], b[3], second)};
+            for (int l = 0; l < 4; l++)
+                memcpy(turned + (k + l) * FGD_DECODE_TILE + j, t + l, sizeof *t);
+        }
+    for (int64_t c = 0; c < width; c++)
+        for (int64_t k = c < j ? fours : 0; k < rank; k++)
+            memcpy(turned + k * FGD_DECODE_TILE + c, lines + 4 * (c * rank + k), sizeof *turned);
 }
 
 /* out = c, or out + fl(scale c), of the entries [lo, hi) row by row. Cost: writes out (and reads it), 2 rank operations an entry; the
@@ -459,13 +518,11 @@ static void FN(add_entries)(const uint8_t *left, const uint8_t *right, int64_t r
             if (from >= to)
                 continue;
             if (!ready) {
-                for (int64_t j = 0; j < width; j++)
-                    for (int64_t k = 0; k < rank; k++)
-                        memcpy(turned + k * FGD_DECODE_TILE + j, right + 4 * ((tile + j) * rank + k), sizeof *turned);
+                FN(turn_tile)(right + 4 * tile * rank, rank, width, turned);
                 ready = 1;
             }
-            FN(entries)(1, left + 4 * i * rank, rank, turned + (from - i * columns - tile), FGD_DECODE_TILE, to - from, c,
-                        FGD_DECODE_TILE);
+            FN(entries)(1, 0, left + 4 * i * rank, rank, turned + (from - i * columns - tile), FGD_DECODE_TILE, to - from, c,
+                        FGD_DECODE_TILE, NULL, 0, 0);
             float *y = out + from;
             if (add)
                 for (int64_t t = 0; t < to - from; t++)
@@ -479,7 +536,9 @@ static void FN(add_entries)(const uint8_t *left, const uint8_t *right, int64_t r
 #undef VEC
 #undef WIDTH
 #undef WIDE
+#undef NARROW
 #undef DOUBLES
+#undef MASK
 #undef LEFT_ROWS
 #undef FGD_WIDE
 #undef FGD_QUADS
