@@ -198,6 +198,56 @@ void fgd_lowrank_right(const fgd_lowrank *w, fgd_job *job);
 void fgd_lowrank_finish(const fgd_lowrank *w, fgd_job *job);
 int fgd_check_powersgd(const fgd_payload *q);
 void fgd_add_powersgd(const fgd_payload *q, int64_t lo, int64_t hi, float scale, int add, float *out);
+/* ---- compress: sparse */
+typedef struct {
+    fgd_vector x;             /* what p is made of */
+    float *memory;
+    fgd_mode mode, after;     /* how p is made now (PLAIN from the memory, once it holds p), and what becomes of the memory */
+    int32_t bits;             /* 32 or 8 a value */
+    int64_t k, capacity;      /* values to keep; candidates there is room for */
+    uint32_t *index, *value;  /* candidates: coordinate and bits of p, chunk by chunk, the chunks in any order */
+    int64_t *chunk;           /* 4 a chunk: first candidate, candidates, first kept one, how many equal to `key` are kept */
+    int64_t used;             /* candidates so far */
+    uint32_t key;             /* candidates have at least this magnitude, as bits; once selected, the k-th largest one */
+    uint32_t span, shift;     /* `span` magnitudes from `key` on are counted, in bins of 2^shift */
+    int64_t above;            /* magnitudes above those that are counted */
+    int64_t *count;           /* FGD_SPARSE_BINS bins */
+    uint8_t *body;
+    float *kept;              /* in eight bits: the k values */
+} fgd_topk;
+
+typedef struct {
+    uint64_t seed;
+    uint32_t step;
+    int32_t scaled;
+    int64_t k;
+    uint8_t *values;
+} fgd_randk;
+
+int64_t fgd_sparse_chunks(int64_t n);
+int64_t fgd_sparse_bins(void);
+void fgd_sparse_add(const fgd_vector *x, float *memory, fgd_job *job); /* memory += x */
+int fgd_topk_sample(fgd_topk *t);      /* 0 and a guess at `key`, or -1: no memory */
+int fgd_topk_scan(fgd_topk *t, fgd_job *job);
+int fgd_topk_select(fgd_topk *t);      /* 0, 1: too few candidates, 2: too many, -1: no memory */
+int fgd_topk_histogram(fgd_topk *t, fgd_job *job);
+int64_t fgd_topk_narrow(fgd_topk *t);  /* magnitudes from `key` on */
+int fgd_topk_tally(fgd_topk *t, fgd_job *job);
+void fgd_topk_place(fgd_topk *t);
+int fgd_topk_emit(fgd_topk *t, fgd_job *job);
+int64_t fgd_topk_tickets(int64_t k);
+void fgd_topk_quantise(fgd_topk *t, fgd_job *job);
+void fgd_threshold_scan(const fgd_vector *x, float *memory, fgd_mode mode, uint32_t key, uint8_t *body, int64_t *count,
+                        fgd_job *job);
+int64_t fgd_threshold_pack(int64_t n, uint8_t *body, const int64_t *count); /* values kept */
+int64_t fgd_randk_tickets(int64_t k);
+void fgd_randk_gather(const fgd_randk *r, const fgd_vector *x, float *memory, fgd_mode mode, fgd_job *job);
+int fgd_check_topk(const fgd_payload *q);
+int fgd_check_threshold(const fgd_payload *q);
+int fgd_check_randk(const fgd_payload *q);
+void fgd_add_topk(const fgd_payload *q, int64_t lo, int64_t hi, float scale, int add, float *out);
+void fgd_add_threshold(const fgd_payload *q, int64_t lo, int64_t hi, float scale, int add, float *out);
+void fgd_add_randk(const fgd_payload *q, int64_t lo, int64_t hi, float scale, int add, float *out);
 
 /* cdef end */
 #endif
