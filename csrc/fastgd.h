@@ -136,5 +136,12 @@ int fgd_check_onebit(const fgd_payload *q);
 void fgd_add_sign(const fgd_payload *q, int64_t lo, int64_t hi, float scale, int add, float *out);
 void fgd_add_onebit(const fgd_payload *q, int64_t lo, int64_t hi, float scale, int add, float *out);
 
+/* ---- compress: rotation */
+int64_t fgd_compress_drive_tickets(int64_t n);
+void fgd_compress_drive(const fgd_vector *x, float *memory, fgd_mode mode, int bits, int unbiased, uint64_t seed, uint32_t step,
+                        uint8_t *body, fgd_job *job);
+int fgd_check_drive(const fgd_payload *q);
+void fgd_add_drive(const fgd_payload *q, int64_t lo, int64_t hi, float scale, int add, float *out);
+
 /* cdef end */
 #endif
