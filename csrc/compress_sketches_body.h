@@ -2,6 +2,24 @@
 #include "rows.h"
 #include "compress.h"
 
+#if FGD_X86_CLONES && FGD_LEVEL == 2
+#define VEC v16f
+#define LOWER(a, b) (v16f) _mm512_min_ps((__m512)(a), (__m512)(b))
+#define HIGHER(a, b) (v16f) _mm512_max_ps((__m512)(a), (__m512)(b))
+#elif FGD_X86_CLONES && FGD_LEVEL == 1
+#define VEC v8f
+#define LOWER(a, b) (v8f) _mm256_min_ps((__m256)(a), (__m256)(b))
+#define HIGHER(a, b) (v8f) _mm256_max_ps((__m256)(a), (__m256)(b))
+#elif FGD_X86_CLONES
+#define VEC v4f
+#define LOWER(a, b) (v4f) _mm_min_ps((__m128)(a), (__m128)(b))
+#define HIGHER(a, b) (v4f) _mm_max_ps((__m128)(a), (__m128)(b))
+#else
+#define VEC v4f
+#define LOWER(a, b) (v4f)(((v4si)(a) & ((a) < (b))) | ((v4si)(b) & ~((a) < (b))))
+#define HIGHER(a, b) (v4f)(((v4si)(b) & ((a) < (b))) | ((v4si)(a) & ~((a) < (b))))
+#endif
+
 /* The largest bits of |p_i|. Reads x and the memory. */
 FGD_NOINLINE uint32_t FN(sketch_peak)(const fgd_vector *x, const float *memory, fgd_mode mode, int64_t lo, int64_t hi)
 {
@@ -64,10 +82,14 @@ FGD_INLINE void FN(sort_rows)(float (*v)[FGD_SKETCH_TILE], int64_t rows)
         for (int64_t q = top, r = 0, d = p;; d = q - p, q /= 2, r = p) {
             for (int64_t i = 0; i + d < rows; i++)
                 if ((i & p) == r)
-                    for (int l = 0; l < FGD_SKETCH_TILE; l++) {
-                        float a = v[i][l], b = v[i + d][l];
-                        v[i][l] = a < b ? a : b;
-                        v[i + d][l] = a < b ? b : a;
+                    for (int l = 0; l < FGD_SKETCH_TILE; l += sizeof(VEC) / sizeof(float)) {
+                        VEC a, b, low, high;
+                        memcpy(&a, &v[i][l], sizeof a);
+                        memcpy(&b, &v[i + d][l], sizeof b);
+                        low = LOWER(a, b);
+                        high = HIGHER(a, b);
+                        memcpy(&v[i][l], &low, sizeof low);
+                        memcpy(&v[i + d][l], &high, sizeof high);
                     }
             if (q == p)
                 break;
@@ -147,3 +169,7 @@ FGD_NOINLINE int FN(sketch_finite)(const uint8_t *table, int64_t cells)
     }
     return most < 0x7f800000u && !minus_zero;
 }
+
+#undef VEC
+#undef LOWER
+#undef HIGHER
