@@ -13,7 +13,7 @@ from ..state import State, Stream, Vector
 
 
 def drive(codec: Any, x: Vector, state: State, mode: int, stream: Stream, body: np.ndarray, threads: int = 1) -> int:
-    struct.pack_into("<QII", body, 0, stream.seed, stream.step, 0)
+    body[:16] = np.frombuffer(struct.pack("<QII", stream.seed, stream.step, 0), np.uint8)
     n = len(x.data)
     if n:
         v, keep = vector(x)

@@ -116,7 +116,8 @@ def _pack(codes: np.ndarray, bits: int) -> bytes:
 def _unpack(data: bytes, size: int, bits: int) -> np.ndarray:
     flat = np.unpackbits(np.frombuffer(data, np.uint8, -(-size * bits // 8)), bitorder="little").astype(np.int64)
     refuse(bool(flat[size * bits :].any()), "has bits set beyond the last coordinate")
-    return sum(run << k for k, run in enumerate(flat[: size * bits].reshape(bits, size)))
+    runs = flat[: size * bits].reshape(bits, size)
+    return (runs << np.arange(bits)[:, None]).sum(axis=0)
 
 
 def _lane_sums(values: np.ndarray) -> np.ndarray:

@@ -24,7 +24,7 @@ _SEGMENT = 1 << 16  # coordinates, at least
 
 def countsketch(codec: Any, x: Vector, state: State, mode: int, stream: Stream, body: np.ndarray, threads: int = 1) -> int:
     n, rows, cols = len(x.data), codec.rows, codec.cols
-    struct.pack_into("<QII", body, 0, stream.seed, stream.step, 0)
+    body[:16] = np.frombuffer(struct.pack("<QII", stream.seed, stream.step, 0), np.uint8)
     table, sums = body[16 : 16 + 4 * rows * cols], np.zeros(rows * cols, np.int64)
     v, keep = vector(x)
     memory, place = null_or(FLOATS, state.memory), ffi.from_buffer(BYTES, body)
@@ -35,15 +35,14 @@ def countsketch(codec: Any, x: Vector, state: State, mode: int, stream: Stream, 
     together = min(rows, max(1, _TOGETHER // (8 * cols)))
     groups = lib.fgd_compress_sketch_groups(rows, together)
     segments = _segments(n, together * cols, groups, threads)
-    per_unit, failed = 2.0**-unit, []
+    per_unit, failed = 2.0**-unit, list[int]()
 
     def add(job: Any) -> None:
-        if lib.fgd_compress_sketch_sums(v, memory, mode, stream.seed, stream.step, rows, cols, per_unit, together, segments, values,
-                                        job):
-            failed.append(job)
+        failed.append(lib.fgd_compress_sketch_sums(v, memory, mode, stream.seed, stream.step, rows, cols, per_unit, together,
+                                                   segments, values, job))
 
     run(add, threads, groups * segments, (keep, sums))
-    if failed:
+    if any(failed):
         raise MemoryError("no memory for a thread's part of a sketch")
     run(lambda job: lib.fgd_compress_sketch_table(values, len(sums), 2.0**unit, cells, job), threads,
         lib.fgd_compress_sketch_cells(len(sums)), (sums, body))
