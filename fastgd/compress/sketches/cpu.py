@@ -1,0 +1,65 @@
+"""The CPU kernels' front: hands csrc/compress_sketches.c memory and jobs. Signature as in `reference.py`.
+
+Three sweeps over the vector: its largest magnitude, the sums (once for each group of rows), and with a memory what the table
+stands for. Memory: eight bytes a cell, and as much for each thread where several add to the same row.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from typing import Any
+
+import numpy as np
+
+from ..._native import ffi, lib
+from ..calls import BYTES, FLOATS, null_or, run, vector
+from ..state import PLAIN, State, Stream, Vector
+
+_SUMS, _WORD = ffi.typeof("int64_t[]"), ffi.typeof("uint32_t *")
+_TOGETHER = 1 << 18  # bytes of sums that one visit of a coordinate may touch: about the second-level cache
+_OWN = 1 << 20  # bytes of sums that a thread may have to itself
+_SEGMENT = 1 << 16  # coordinates, at least
+
+
+def countsketch(codec: Any, x: Vector, state: State, mode: int, stream: Stream, body: np.ndarray, threads: int = 1) -> int:
+    n, rows, cols = len(x.data), codec.rows, codec.cols
+    body[:16] = np.frombuffer(struct.pack("<QII", stream.seed, stream.step, 0), np.uint8)
+    table, sums = body[16 : 16 + 4 * rows * cols], np.zeros(rows * cols, np.int64)
+    v, keep = vector(x)
+    memory, place = null_or(FLOATS, state.memory), ffi.from_buffer(BYTES, body)
+    cells, values, most, sweeps = (ffi.from_buffer(BYTES, table), ffi.from_buffer(_SUMS, sums), ffi.new(_WORD),
+                                   lib.fgd_compress_sketch_tickets(n))
+    run(lambda job: lib.fgd_compress_sketch_peak(v, memory, mode, most, job), threads, sweeps, keep)
+    unit = unit_exponent(most[0], n)
+    together = min(rows, max(1, _TOGETHER // (8 * cols)))
+    groups = lib.fgd_compress_sketch_groups(rows, together)
+    segments = _segments(n, together * cols, groups, threads)
+    per_unit, failed = 2.0**-unit, list[int]()
+
+    def add(job: Any) -> None:
+        failed.append(lib.fgd_compress_sketch_sums(v, memory, mode, stream.seed, stream.step, rows, cols, per_unit, together,
+                                                   segments, values, job))
+
+    run(add, threads, groups * segments, (keep, sums))
+    if any(failed):
+        raise MemoryError("no memory for a thread's part of a sketch")
+    run(lambda job: lib.fgd_compress_sketch_table(values, len(sums), 2.0**unit, cells, job), threads,
+        lib.fgd_compress_sketch_cells(len(sums)), (sums, body))
+    if mode != PLAIN:
+        run(lambda job: lib.fgd_compress_sketch_memory(v, memory, mode, rows, cols, place, job), threads, sweeps, (keep, body))
+    return int(rows)
+
+
+def unit_exponent(bits: int, n: int) -> int:
+    """The exponent of what the sums count: n magnitudes of at most the float with these bits stay below 2^62 of it."""
+    largest = float(np.array([bits], np.uint32).view(np.float32)[0])
+    exponent = math.frexp(largest)[1] if math.isfinite(largest) else 128
+    return exponent - min(50, 62 - n.bit_length())
+
+
+def _segments(n: int, cells: int, groups: int, threads: int) -> int:
+    """Parts of the coordinates that threads work on apart, where the rows are too few for all."""
+    if threads == 1 or groups >= 4 * threads or 8 * cells > _OWN:
+        return 1
+    return max(1, min(-(-4 * threads // groups), n // max(_SEGMENT, 4 * cells)))
