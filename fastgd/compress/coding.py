@@ -175,9 +175,9 @@ def decode_add(payloads: Sequence[Any], out: Any, *, scale: float = 1.0, backend
     >>> fastgd.compress.decode_add(workers, np.zeros(2, np.float32), scale=0.5)
     array([-3.,  2.], dtype=float32)
     """
-    factor = np.float32(number(scale, "scale"))
-    if not np.isfinite(factor):
+    if abs(number(scale, "scale")) > float(np.finfo(np.float32).max):
         raise ValueError(f"scale must be finite as a float32, got {scale!r}")
+    factor = np.float32(scale)
     data, operand, _ = unpack(out, "out")
     if operand.device != "cpu":
         raise ValueError("out is on the GPU, where payloads are not decoded yet: pass a host array")
