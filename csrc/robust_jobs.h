@@ -51,7 +51,8 @@ static int FN(gram)(const fgd_rows *x, int64_t centre, fgd_split split, int64_t 
 
 static int FN(combine)(const fgd_rows *x, const double *weights, double divisor, const fgd_rows *out, fgd_job *job)
 {
-    fgd_combination w = {.n = x->n, .m = out->n, .weights = weights, .divisor = divisor, .large = fgd_row_bytes(out) * out->n >= FGD_LARGE};
+    fgd_combination w = {.n = x->n, .m = out->n, .weights = weights, .divisor = divisor};
+    w.large = fgd_row_bytes(out) * w.m >= FGD_LARGE;
     if (w.m > 1 && fgd_combination_plan(&w))
         return -1;
     for (fgd_segment s = {0}; fgd_next_segment(x, &s, &job->next);) {
