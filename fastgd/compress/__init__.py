@@ -38,14 +38,14 @@ Determinism: payload bytes and memories have the same bits for every number of t
 Where things are
 ----------------
 =================== ==========================================================================================
-public functions    `codecs.py`, `coding.py` (encode, decode), `feedback.py` (ErrorFeedback, EF21), `variants.py` (EControl, DGC),
-                    `rates.py`
+public functions    `coding.py` (encode, decode), `feedback.py` (ErrorFeedback, EF21), `variants.py` (EControl, DGC), `rates.py`
+codecs              a folder for each family (`sparse`, `signs`, `levels`, `rotation`, `sketches`, `lowrank`): `codecs.py` says what
+                    they are, `reference.py` is the oracle (plain NumPy), `cpu.py` the front of csrc/compress_*.c; what belongs to
+                    no family is in `codec.py`, `codecs.py`, `reference.py` and `cpu.py` here
 the format          `wire.py`; docs/wire.md
-kernels             a folder for each family of codecs (`sparse`, `signs`, `levels`, `rotation`, `sketches`, `lowrank`) with
-                    `reference.py`, the oracle (plain NumPy), and `cpu.py`, the front of csrc/compress_*.c; what belongs to none
-                    is in this folder's `reference.py` and `cpu.py`
-behind them         `state.py` (what kernels are handed), `calls.py` (how they call C), `common.py` (sums and memories of
-                    the oracles)
+behind them         `memory.py` (steps and checkpoints), `state.py` (what kernels are handed), `calls.py` (how they call C),
+                    `common.py` (sums and memories of the oracles)
+the benchmark       `cases.py`, `peers.py`
 =================== ==========================================================================================
 """
 
