@@ -1,7 +1,7 @@
 /* Drive for one instruction set (isa.h). docs/wire.md fixes every bit.
  *
- * A block of 4096 floats stays in the first-level cache from its input to its codes and to the memory: the transform reads and writes it
- * twice (FAN = 16) or three times, FAN registers at a time going through all stages that they can.
+ * A block of 4096 floats stays in the first-level cache from its input to its codes and to the memory: the transform reads and
+ * writes it twice (FAN = 16) or three times, FAN registers at a time going through all stages that they can.
  */
 #include "rows.h"
 #include "compress.h"
@@ -298,7 +298,8 @@ FGD_INLINE uint32_t FN(measure)(const float *p, int64_t size, const int squares,
  * Cost:    reads y, writes `bits` bits an element. bits - 1 comparisons, each with the threshold that halves what is left.
  * Order:   a bucket's lanes.
  */
-FGD_INLINE double FN(quantise)(const float *y, int64_t size, const int bits, const float *levels, float sigma, uint8_t *const *run)
+FGD_INLINE double FN(quantise)(const float *y, int64_t size, const int bits, const float *levels, float sigma,
+                               uint8_t *const *run)
 {
     const int half = 1 << (bits - 1);
     float threshold[32];
@@ -333,8 +334,8 @@ FGD_INLINE double FN(quantise)(const float *y, int64_t size, const int bits, con
     return FN(fold)(&sum);
 }
 
-/* The sum of Q Q over codes of `size`, an integer. Q Q as a polynomial in the code's bits: a coefficient for each set of them, times how
- * many codes have all of it. */
+/* The sum of Q Q over codes of `size`, an integer. Q Q as a polynomial in the code's bits: a coefficient for each set of them,
+ * times how many codes have all of it. */
 FGD_INLINE double FN(square)(uint8_t *const *run, int64_t size, const int bits, const float *levels)
 {
     const int sets = 1 << (bits - 1);
@@ -361,13 +362,13 @@ FGD_INLINE double FN(square)(uint8_t *const *run, int64_t size, const int bits, 
     return (double)square;
 }
 
-/* Formula: c_i = the sign of i times fl(w_i scale), at most the largest float; w the transform of the codes' levels Q, an integer.
+/* Formula: c_i = the sign of i times fl(w_i scale), at most the largest float; w the transform of the codes' Q, an integer.
  * Cost:    reads `bits` bits, writes c (in the cache); the transform.
  * Order:   none matters, all sums are exact.
  * Writes TILE elements where `size` is less.
  */
-FGD_INLINE void FN(values)(uint8_t *const *run, int64_t size, const int bits, const float *levels, const uint32_t *signs, float scale,
-                           float *c)
+FGD_INLINE void FN(values)(uint8_t *const *run, int64_t size, const int bits, const float *levels, const uint32_t *signs,
+                           float scale, float *c)
 {
     for (int64_t i = 0; i < FGD_MAX(size, FN(TILE)); i += FN(TILE)) {
         VEC v[FAN];
@@ -431,12 +432,12 @@ static void FN(values_of)(uint8_t *codes, int64_t size, int bits, const uint32_t
  * Cost:    reads x and the memory once, writes the memory and `bits` bits an element: one transform, two with a memory.
  * Order:   docs/wire.md.
  */
-FGD_INLINE float FN(encode_block)(const float *p, int64_t size, const int bits, int unbiased, const uint32_t *signs, uint8_t *codes,
-                                  float *y)
+FGD_INLINE float FN(encode_block)(const float *p, int64_t size, const int bits, int unbiased, const uint32_t *signs,
+                                  uint8_t *codes, float *y)
 {
     double norm;
-    int64_t room = FGD_MAX(size, FN(TILE));
-    uint32_t most = bits > 1 || unbiased ? FN(measure)(p, FGD_MAX(size, 32), 1, &norm) : FN(measure)(p, FGD_MAX(size, 32), 0, &norm);
+    int64_t room = FGD_MAX(size, FN(TILE)), whole = FGD_MAX(size, 32);
+    uint32_t most = bits > 1 || unbiased ? FN(measure)(p, whole, 1, &norm) : FN(measure)(p, whole, 0, &norm);
     int exponent = FGD_MIN(FGD_MAX((int)(most >> 23), 1), 253) - 127;
     float shrink = (float)fgd_power(-exponent);
     double scale = 0.0;
@@ -460,7 +461,7 @@ FGD_INLINE float FN(encode_block)(const float *p, int64_t size, const int bits, 
         FN(runs) runs = {0};
         FN(open_runs)(&runs, codes, size, bits);
         const float *levels = fgd_drive_levels[bits];
-        double along = FN(quantise)(y, FGD_MAX(size, 32), bits, levels, (float)__builtin_sqrt(norm), runs.run);
+        double along = FN(quantise)(y, whole, bits, levels, (float)__builtin_sqrt(norm), runs.run);
         scale = unbiased ? norm / along : along / ((double)size * FN(square)(runs.run, size, bits, levels));
         scale *= fgd_power(exponent);
         if (size < 32)
@@ -472,7 +473,8 @@ FGD_INLINE float FN(encode_block)(const float *p, int64_t size, const int bits, 
     return (float)scale;
 }
 
-static float FN(encode_block_of)(const float *p, int64_t size, int bits, int unbiased, const uint32_t *signs, uint8_t *codes, float *y)
+static float FN(encode_block_of)(const float *p, int64_t size, int bits, int unbiased, const uint32_t *signs, uint8_t *codes,
+                                 float *y)
 {
     return bits == 1   ? FN(encode_block)(p, size, 1, unbiased, signs, codes, y)
            : bits == 2 ? FN(encode_block)(p, size, 2, unbiased, signs, codes, y)
