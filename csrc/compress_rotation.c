@@ -5,8 +5,8 @@
 
 enum { FGD_DRIVE = 4096, FGD_DRIVE_BLOCKS = 8 }; /* coordinates of a block; blocks of a ticket */
 
-/* The positive levels of 1, 2, 3 and 4 bits: the centroids of the standard normal distribution times 1024, rounded, which costs less
- * than 1e-5 of the error. 4096 of them add up to less than 2^24, so a decoder's transform is exact in float32, in any order. */
+/* The positive levels of 1, 2, 3 and 4 bits: the centroids of the standard normal distribution times 1024, rounded, which costs
+ * less than 1e-5 of the error. 4096 of them add up to less than 2^24: a decoder's transform is exact in float32, in any order. */
 static const float fgd_drive_levels[5][16] = {
     {0}, {1}, {464, 1547}, {251, 774, 1376, 2204}, {131, 397, 673, 965, 1286, 1657, 2119, 2798}};
 

@@ -1,7 +1,7 @@
 /* Drive for one instruction set (isa.h). docs/wire.md fixes every bit.
  *
- * A block of 4096 floats stays in the first-level cache from its input to its codes and to the memory: the transform reads and writes it
- * twice (FAN = 16) or three times, FAN registers at a time going through all stages that they can.
+ * A block of 4096 floats stays in the first-level cache from its input to its codes and to the memory: the transform reads and
+ * writes it twice (FAN = 16) or three times, FAN registers at a time going through all stages that they can.
  */
 #include "rows.h"
 #include "compress.h"
@@ -61,23 +61,24 @@ enum { FN(TILE) = WIDTH * FAN, FN(PARTS) = FGD_LANES / WIDTH };
 
 #define ONE_BIT(l) 1 << (l)
 
-/* `value` in the lanes whose bit is set, 0 elsewhere. */
-FGD_INLINE INTS FN(spread)(uint32_t bits, int32_t value)
+/* `v`, with the bits of `value` set in the lanes that are flagged. */
+FGD_INLINE INTS FN(set)(INTS v, FLAGS flags, int32_t value)
 {
 #if FGD_LEVEL == 2
-    return (INTS)_mm512_maskz_set1_epi32((__mmask16)bits, value);
+    return (INTS)_mm512_mask_or_epi32((__m512i)v, flags, (__m512i)v, _mm512_set1_epi32(value));
 #else
-    INTS lane = EACH(ONE_BIT);
-    return ((((INTS){0} + (int32_t)bits) & lane) != 0) & value;
+    return v | (flags & value);
 #endif
 }
 
-FGD_INLINE INTS FN(where)(FLAGS flags, int32_t value)
+/* The lanes whose bit is set. */
+FGD_INLINE FLAGS FN(flags)(uint32_t bits)
 {
 #if FGD_LEVEL == 2
-    return (INTS)_mm512_maskz_set1_epi32(flags, value);
+    return (__mmask16)bits;
 #else
-    return flags & value;
+    INTS lane = EACH(ONE_BIT);
+    return (((INTS){0} + (int32_t)bits) & lane) != 0;
 #endif
 }
 
@@ -87,7 +88,7 @@ FGD_INLINE VEC FN(turn)(VEC v, uint32_t bits)
 #if FGD_LEVEL == 2
     return (VEC)_mm512_mask_xor_epi32((__m512i)v, (__mmask16)bits, (__m512i)v, _mm512_set1_epi32(INT32_MIN));
 #else
-    return (VEC)((INTS)v ^ FN(spread)(bits, INT32_MIN));
+    return (VEC)((INTS)v ^ (FN(flags)(bits) & INT32_MIN));
 #endif
 }
 
@@ -293,20 +294,19 @@ FGD_INLINE uint32_t FN(measure)(const float *p, int64_t size, const int squares,
     return most;
 }
 
-/* Formula: code of y = 2^(bits - 1) where y < 0, plus how many thresholds |y| reaches; sums of |y| Q and Q Q over the block.
+/* Formula: code of y = 2^(bits - 1) where y < 0, plus how many thresholds |y| reaches; returns the sum of fl(|y| |Q|).
  * Cost:    reads y, writes `bits` bits an element. bits - 1 comparisons, each with the threshold that halves what is left.
- * Order:   a bucket's lanes; the sum of Q Q is exact in any.
+ * Order:   a bucket's lanes.
  */
-FGD_INLINE void FN(quantise)(const float *y, int64_t size, const int bits, const float *levels, float sigma, uint8_t *const *run,
-                             double *along, double *square)
+FGD_INLINE double FN(quantise)(const float *y, int64_t size, const int bits, const float *levels, float sigma,
+                               uint8_t *const *run)
 {
     const int half = 1 << (bits - 1);
     float threshold[32];
     for (int k = 0; k < 32; k++)
         threshold[k] = k < half - 1 ? sigma * ((levels[k] + levels[k + 1]) * 0x1p-11f) : 0.0f;
-    FN(lanes) sum, own;
+    FN(lanes) sum;
     memset(&sum, 0, sizeof sum);
-    memset(&own, 0, sizeof own);
     for (int64_t i = 0; i < size; i += FGD_LANES) {
         uint32_t word[4] = {0};
 #pragma GCC unroll 8
@@ -315,39 +315,60 @@ FGD_INLINE void FN(quantise)(const float *y, int64_t size, const int bits, const
             memcpy(&v, y + i + h * WIDTH, sizeof v);
             word[bits - 1] |= BITS(IS_NEGATIVE(v)) << (h * WIDTH);
             VEC magnitude = (VEC)((INTS)v & INT32_MAX);
-            if (bits == 1) {
-                sum.half[2 * h] += LOW(magnitude);
-                sum.half[2 * h + 1] += HIGH(magnitude);
-                continue;
-            }
             INTS index = {0};
 #pragma GCC unroll 3
             for (int k = bits - 2; k >= 0; k--) {
                 VEC t = k == bits - 2 ? (VEC){0} + threshold[(1 << k) - 1] : LOOK_UP(threshold + (1 << k) - 1, index);
                 FLAGS reached = IS_AT_LEAST(magnitude, t);
                 word[k] |= BITS(reached) << (h * WIDTH);
-                index |= FN(where)(reached, 1 << k);
+                index = FN(set)(index, reached, 1 << k);
             }
-            VEC q = LOOK_UP(levels, index);
-            sum.half[2 * h] = FN(exact_madd_d)(LOW(magnitude), LOW(q), sum.half[2 * h]);
-            sum.half[2 * h + 1] = FN(exact_madd_d)(HIGH(magnitude), HIGH(q), sum.half[2 * h + 1]);
-            own.half[2 * h] = FN(exact_madd_d)(LOW(q), LOW(q), own.half[2 * h]);
-            own.half[2 * h + 1] = FN(exact_madd_d)(HIGH(q), HIGH(q), own.half[2 * h + 1]);
+            if (bits > 1)
+                magnitude *= LOOK_UP(levels, index);
+            sum.half[2 * h] += LOW(magnitude);
+            sum.half[2 * h + 1] += HIGH(magnitude);
         }
         for (int k = 0; k < bits; k++)
             memcpy(run[k] + i / 8, &word[k], sizeof *word);
     }
-    *along = FN(fold)(&sum);
-    *square = bits == 1 ? (double)size : FN(fold)(&own);
+    return FN(fold)(&sum);
 }
 
-/* Formula: c_i = the sign of i times fl(w_i scale), at most the largest float; w the transform of the codes' levels Q, an integer.
+/* The sum of Q Q over codes of `size`, an integer. Q Q as a polynomial in the code's bits: a coefficient for each set of them,
+ * times how many codes have all of it. */
+FGD_INLINE double FN(square)(uint8_t *const *run, int64_t size, const int bits, const float *levels)
+{
+    const int sets = 1 << (bits - 1);
+    int64_t coefficient[8], square = 0, count[8] = {size};
+    for (int64_t i = 0; i < size; i += 64) {
+        uint64_t all[8] = {~(uint64_t)0}, word = 0;
+#pragma GCC unroll 3
+        for (int k = 0; k < bits - 1; k++) {
+            memcpy(&word, run[k] + i / 8, size < 64 ? 4 : 8); /* a run below 32 bits lies in a word of 32 */
+#pragma GCC unroll 4
+            for (int set = 0; set < 1 << k; set++) {
+                all[set | 1 << k] = all[set] & word;
+                count[set | 1 << k] += __builtin_popcountll(all[set | 1 << k]);
+            }
+        }
+    }
+    for (int set = 0; set < sets; set++)
+        coefficient[set] = (int64_t)levels[set] * (int64_t)levels[set];
+    for (int k = 1; k < sets; k *= 2)
+        for (int set = 0; set < sets; set++)
+            coefficient[set] -= set & k ? coefficient[set ^ k] : 0;
+    for (int set = 0; set < sets; set++)
+        square += coefficient[set] * count[set];
+    return (double)square;
+}
+
+/* Formula: c_i = the sign of i times fl(w_i scale), at most the largest float; w the transform of the codes' Q, an integer.
  * Cost:    reads `bits` bits, writes c (in the cache); the transform.
  * Order:   none matters, all sums are exact.
  * Writes TILE elements where `size` is less.
  */
-FGD_INLINE void FN(values)(uint8_t *const *run, int64_t size, const int bits, const float *levels, const uint32_t *signs, float scale,
-                           float *c)
+FGD_INLINE void FN(values)(uint8_t *const *run, int64_t size, const int bits, const float *levels, const uint32_t *signs,
+                           float scale, float *c)
 {
     for (int64_t i = 0; i < FGD_MAX(size, FN(TILE)); i += FN(TILE)) {
         VEC v[FAN];
@@ -360,7 +381,7 @@ FGD_INLINE void FN(values)(uint8_t *const *run, int64_t size, const int bits, co
             }
             INTS index = {0};
             for (int k = 0; k < bits - 1; k++)
-                index |= FN(spread)(FN(word_at)(run[k], word) >> shift, 1 << k);
+                index = FN(set)(index, FN(flags)(FN(word_at)(run[k], word) >> shift), 1 << k);
             VEC q = bits == 1 ? (VEC){0} + levels[0] : LOOK_UP(levels, index);
             v[h] = FN(turn)(q, FN(word_at)(run[bits - 1], word) >> shift);
             for (int l = 0; size < at + WIDTH && l < WIDTH; l++)
@@ -411,12 +432,12 @@ static void FN(values_of)(uint8_t *codes, int64_t size, int bits, const uint32_t
  * Cost:    reads x and the memory once, writes the memory and `bits` bits an element: one transform, two with a memory.
  * Order:   docs/wire.md.
  */
-FGD_INLINE float FN(encode_block)(const float *p, int64_t size, const int bits, int unbiased, const uint32_t *signs, uint8_t *codes,
-                                  float *y)
+FGD_INLINE float FN(encode_block)(const float *p, int64_t size, const int bits, int unbiased, const uint32_t *signs,
+                                  uint8_t *codes, float *y)
 {
-    double norm, along, square;
-    int64_t room = FGD_MAX(size, FN(TILE));
-    uint32_t most = bits > 1 || unbiased ? FN(measure)(p, FGD_MAX(size, 32), 1, &norm) : FN(measure)(p, FGD_MAX(size, 32), 0, &norm);
+    double norm;
+    int64_t room = FGD_MAX(size, FN(TILE)), whole = FGD_MAX(size, 32);
+    uint32_t most = bits > 1 || unbiased ? FN(measure)(p, whole, 1, &norm) : FN(measure)(p, whole, 0, &norm);
     int exponent = FGD_MIN(FGD_MAX((int)(most >> 23), 1), 253) - 127;
     float shrink = (float)fgd_power(-exponent);
     double scale = 0.0;
@@ -440,12 +461,11 @@ FGD_INLINE float FN(encode_block)(const float *p, int64_t size, const int bits, 
         FN(runs) runs = {0};
         FN(open_runs)(&runs, codes, size, bits);
         const float *levels = fgd_drive_levels[bits];
-        FN(quantise)(y, FGD_MAX(size, 32), bits, levels, (float)__builtin_sqrt(norm), runs.run, &along, &square);
-        if (size < 32) {
-            square -= (double)(32 - size) * (double)(levels[0] * levels[0]);
+        double along = FN(quantise)(y, whole, bits, levels, (float)__builtin_sqrt(norm), runs.run);
+        scale = unbiased ? norm / along : along / ((double)size * FN(square)(runs.run, size, bits, levels));
+        scale *= fgd_power(exponent);
+        if (size < 32)
             FN(write_short_runs)(&runs, codes, size, bits);
-        }
-        scale = fgd_power(exponent) * (unbiased ? norm / along : along / ((double)size * square));
         scale = scale < 0x1.fffffep127 ? scale : 0x1.fffffep127;
     }
     if ((float)scale == 0.0f)
@@ -453,7 +473,8 @@ FGD_INLINE float FN(encode_block)(const float *p, int64_t size, const int bits, 
     return (float)scale;
 }
 
-static float FN(encode_block_of)(const float *p, int64_t size, int bits, int unbiased, const uint32_t *signs, uint8_t *codes, float *y)
+static float FN(encode_block_of)(const float *p, int64_t size, int bits, int unbiased, const uint32_t *signs, uint8_t *codes,
+                                 float *y)
 {
     return bits == 1   ? FN(encode_block)(p, size, 1, unbiased, signs, codes, y)
            : bits == 2 ? FN(encode_block)(p, size, 2, unbiased, signs, codes, y)

@@ -56,8 +56,9 @@ int64_t fgd_compress_sketch_groups(int64_t rows, int64_t together)
     return (rows + together - 1) / together;
 }
 
-/* Add p / unit, rounded to integers, into `sums`. A ticket is a group of `together` rows and one of the `segments` of the coordinates: with
- * one segment it has its part of `sums` to itself, otherwise it adds a table of its own at the end. Returns -1 without memory. */
+/* Add p / unit, rounded to integers, into `sums`. A ticket is a group of `together` rows and one of the `segments` of the
+ * coordinates: with one segment it has its part of `sums` to itself, otherwise it adds a table of its own at the end. Returns -1
+ * without memory. */
 int fgd_compress_sketch_sums(const fgd_vector *x, const float *memory, fgd_mode mode, uint64_t seed, uint32_t step, int64_t rows,
                              int64_t columns, double per_unit, int64_t together, int64_t segments, int64_t *sums, fgd_job *job)
 {
@@ -99,8 +100,8 @@ void fgd_compress_sketch_table(const int64_t *sums, int64_t cells, double unit, 
 }
 
 /* The memory after c, which the table in `body` says. */
-void fgd_compress_sketch_memory(const fgd_vector *x, float *memory, fgd_mode mode, int64_t rows, int64_t columns, const uint8_t *body,
-                                fgd_job *job)
+void fgd_compress_sketch_memory(const fgd_vector *x, float *memory, fgd_mode mode, int64_t rows, int64_t columns,
+                                const uint8_t *body, fgd_job *job)
 {
     fgd_payload q = {.n = x->n, .a = rows, .b = columns, .body = body};
     fgd_sketch s;

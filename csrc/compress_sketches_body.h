@@ -1,4 +1,4 @@
-/* CountSketch for one instruction set (isa.h). docs/wire.md fixes every bit. Plain loops over arrays of fixed length vectorise here. */
+/* CountSketch for one instruction set (isa.h). docs/wire.md fixes every bit. Plain loops over short arrays vectorise here. */
 #include "rows.h"
 #include "compress.h"
 
@@ -37,7 +37,7 @@ FGD_NOINLINE uint32_t FN(sketch_peak)(const fgd_vector *x, const float *memory, 
     return most;
 }
 
-/* Formula: sums[r][cell_r(i)] += sign_r(i) round(p_i / unit), rows first .. last - 1, coordinates lo .. hi - 1; lo a multiple of FGD_BLOCK.
+/* Formula: sums[r][cell_r(i)] += sign_r(i) round(p_i / unit), rows first .. last - 1, coordinates lo .. hi - 1.
  * Cost:    reads x and the memory; a hash and a read and write of a cell for each row and coordinate.
  * Order:   sums of integers: any. Unsigned, so that numbers that are not finite overflow harmlessly.
  */

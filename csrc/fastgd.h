@@ -263,8 +263,8 @@ int fgd_compress_sketch_sums(const fgd_vector *x, const float *memory, fgd_mode 
                              int64_t columns, double per_unit, int64_t together, int64_t segments, int64_t *sums, fgd_job *job);
 int64_t fgd_compress_sketch_cells(int64_t cells);
 void fgd_compress_sketch_table(const int64_t *sums, int64_t cells, double unit, uint8_t *table, fgd_job *job);
-void fgd_compress_sketch_memory(const fgd_vector *x, float *memory, fgd_mode mode, int64_t rows, int64_t columns, const uint8_t *body,
-                                fgd_job *job);
+void fgd_compress_sketch_memory(const fgd_vector *x, float *memory, fgd_mode mode, int64_t rows, int64_t columns,
+                                const uint8_t *body, fgd_job *job);
 int fgd_check_countsketch(const fgd_payload *q);
 void fgd_add_countsketch(const fgd_payload *q, int64_t lo, int64_t hi, float scale, int add, float *out);
 

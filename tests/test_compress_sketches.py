@@ -135,7 +135,8 @@ def hostile(n: int) -> dict[str, np.ndarray]:
     signs = np.where(np.arange(n) % 2, 1.0, -1.0)
     return {
         "zero": np.zeros(n), "negative zero": -np.zeros(n), "signed zeros": signs * 0.0, "equal": np.full(n, 0.1),
-        "one-hot": one_hot, "alternating": signs, "smallest": np.full(n, 2.0**-149), "subnormal": random.standard_normal(n) * 1e-41,
+        "one-hot": one_hot, "alternating": signs, "smallest": np.full(n, 2.0**-149),
+        "subnormal": random.standard_normal(n) * 1e-41,
         "largest": signs * FLT_MAX, "all largest": np.full(n, FLT_MAX), "huge": random.standard_normal(n) * 3e37,
         "largest one-hot": one_hot / 3 * FLT_MAX, "ranges": random.standard_normal(n) * 10.0 ** random.integers(-44, 37, n),
     }

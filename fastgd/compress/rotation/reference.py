@@ -65,8 +65,8 @@ def _encode(x: np.ndarray, signs: np.ndarray, bits: int, unbiased: bool) -> tupl
     sigma = np.sqrt(norm).astype(np.float32)
     thresholds = (levels[1:] + levels[:-1]) / np.float32(2048)
     count = (np.abs(y)[:, :, None] >= sigma[:, None, None] * thresholds).sum(axis=2)
-    q = levels[count].astype(np.float64)
-    along, square = _lane_sums(np.abs(y).astype(np.float64) * q), (q * q).sum(axis=1)
+    q = levels[count]
+    along, square = _lane_sums((np.abs(y) * q).astype(np.float64)), (q.astype(np.float64) ** 2).sum(axis=1)
     scale = power * (norm / along if unbiased else along / (size * square))
     scale = np.where(most > 0, np.minimum(scale, _MOST), 0.0).astype(np.float32)
     codes = np.where(scale[:, None] > 0, (y < 0) * (1 << (bits - 1)) + count, 0)
