@@ -11,7 +11,8 @@ import pytest
 from fastgd import _native, compress
 
 TEXT = (Path(__file__).parent.parent / "docs" / "wire.md").read_text()
-VECTORS = re.findall(r"^\| `(\w+\(.*?\))` \| `([0-9a-f ]+)` \| `([^`]*)` \|$", TEXT, re.MULTILINE)
+VECTORS = [(name, "".join(lines.split()), decoded) for name, lines, decoded in
+           re.findall(r"^    (\w+\(.*\))\n((?:      [0-9a-f]+\n)+)      = (.*)$", TEXT, re.MULTILINE)]
 X = np.array([1.5, -0.25, 0.0, -3.0, 0.75, 2.0, -1.0, 0.5, 8.0], np.float32)
 
 
