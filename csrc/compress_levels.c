@@ -8,6 +8,7 @@
 enum {
     FGD_LEVELS_SPAN = 1 << 15, /* elements of a ticket, at least */
     FGD_UNIT = 32,             /* elements coded at a time */
+    FGD_GROUP = 1024, /* elements of the small buckets that are measured together */
 };
 
 /* How a coordinate becomes a code. */

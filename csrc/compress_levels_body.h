@@ -138,6 +138,7 @@ FGD_INLINE INT FN(minifloat)(VEC r, const int fraction, const int least, VEC *va
 typedef struct {
     fgd_ruler ruler;
     fgd_hash_key key;
+    int64_t segment; /* which the key is of */
     float shift; /* 1.5 * 2^23, and what a code adds to its number: a sum's low bits are the code */
     const char *next_x, *next_memory; /* what is fetched for the block after this one */
     int64_t item;
@@ -306,19 +307,24 @@ typedef struct {
     HALF half[2 * FN(PARTS)];
 } FN(lanes);
 
-/* Squares in the lanes of docs/wire.md; the zeros behind p change nothing. */
+/* Squares in the lanes of docs/wire.md. */
 FGD_NOINLINE void FN(add_squares)(const float *p, int64_t count, FN(lanes) *sums)
 {
     FN(lanes) own = *sums;
-    for (int64_t i = 0; i < count; i += FGD_UNIT)
+    for (int64_t i = 0; i < count; i += FGD_UNIT) {
+        float rest[FGD_UNIT] = {0};
+        const float *from = p + i;
+        if (count - i < FGD_UNIT)
+            from = memcpy(rest, from, (size_t)(count - i) * sizeof *rest);
 #pragma GCC unroll 8
         for (int k = 0; k < FN(PARTS); k++) {
             VEC v;
-            memcpy(&v, p + i + k * WIDTH, sizeof v);
+            memcpy(&v, from + k * WIDTH, sizeof v);
             HALF low = LOW(v), high = HIGH(v);
             own.half[2 * k] += low * low;
             own.half[2 * k + 1] += high * high;
         }
+    }
     *sums = own;
 }
 
@@ -343,7 +349,10 @@ static void FN(encode_part)(const fgd_levels *how, FN(coder) *coder, fgd_mode mo
     while (count) {
         int64_t skew = at % FGD_UNIT, part = FGD_MIN(count, segment - at % segment);
         uint32_t first = (uint32_t)((at - skew) / 2);
-        coder->key = fgd_hash_start(how->seed, how->step, (uint32_t)(at / segment));
+        if (coder->segment != at / segment) {
+            coder->segment = at / segment;
+            coder->key = fgd_hash_start(how->seed, how->step, (uint32_t)coder->segment);
+        }
 #define CALL(kind) FN(units_##kind)(coder, mode, p, first, skew, part, memory, out, signs)
         if (how->kind == FGD_NEAREST)
             CALL(FGD_NEAREST);
@@ -387,60 +396,100 @@ static void FN(encode_block)(const fgd_levels *how, FN(coder) *coder, fgd_mode m
     FN(end_block)(memory, mode, 0, count, p + skew, other);
 }
 
-/* Formula: p from x and the memory (compress.h); M, the largest magnitude of a bucket or its norm; step = M / L; r = p / step; code = r rounded;
- *          c = code * step; the memory. TernGrad's M comes from a pass of its own, Natural has none.
- * Cost:    reads x and the memory, writes the memory and the codes. A bucket of more than FGD_BLOCK elements is read twice.
+/* Where the codes of one ticket go: bytes at once, shorter ones in groups of eight, and what waits for the rest of its group. */
+typedef struct {
+    uint8_t *codes;
+    int64_t held;
+    int width;
+    uint8_t waiting[FGD_BLOCK + 2 * FGD_UNIT], packed[FGD_BLOCK + 8];
+} FN(sink);
+
+/* Pack the `count` codes that have joined those waiting; the first of them is that of element `first`. */
+static void FN(emit)(FN(sink) *sink, int64_t first, int64_t count)
+{
+    int64_t groups = (sink->held + count) / 8, done = (first - sink->held) / 8 * sink->width;
+    FN(pack)(sink->waiting, groups, sink->width, sink->packed);
+    memcpy(sink->codes + done, sink->packed, (size_t)(groups * sink->width));
+    sink->held += count - 8 * groups;
+    memmove(sink->waiting, sink->waiting + 8 * groups, (size_t)sink->held);
+}
+
+/* The last bytes of the vector, with zeros after the last code. */
+static void FN(finish)(FN(sink) *sink, int64_t n)
+{
+    memset(sink->waiting + sink->held, 0, (size_t)(8 - sink->held));
+    FN(pack)(sink->waiting, 1, sink->width, sink->packed);
+    memcpy(sink->codes + (n - sink->held) / 8 * sink->width, sink->packed, (size_t)((sink->held * sink->width + 7) / 8));
+}
+
+/* The ruler of a bucket of `size` elements from `start` on; p is a block's room, filled with a bucket that fits. */
+static fgd_ruler FN(measure)(const fgd_vector *x, const float *memory, fgd_mode mode, const fgd_levels *how, int64_t start,
+                             int64_t size, const float *p, float *room)
+{
+    uint32_t top = 0;
+    FN(lanes) squares;
+    memset(&squares, 0, sizeof squares);
+    for (int64_t at = 0; at < size; at += FGD_BLOCK) {
+        int64_t count = FGD_MIN(FGD_BLOCK, size - at);
+        if (size > FGD_BLOCK) {
+            FN(make)(x, memory, mode, start + at, count, room);
+            p = room;
+        }
+        top = FN(largest)(p, count, top);
+        if (how->l2)
+            FN(add_squares)(p, count, &squares);
+    }
+    float most = fgd_float_of(top);
+    return fgd_measure(how->l2 ? FN(norm)(&squares, most) : most, how->levels);
+}
+
+/* Formula: p from x and the memory (compress.h); M, the largest magnitude of a bucket or its norm; step = M / L; r = p / step;
+ *          code = r rounded; c = code * step; the memory. TernGrad's M comes from a pass of its own, Natural has none.
+ * Cost:    reads x and the memory, writes the memory and the codes. A block holds as many buckets as fit, measured one after the
+ *          other before they are coded. A bucket of more than FGD_BLOCK elements is read twice.
  * Order:   squares in 32 lanes over the bucket, as docs/wire.md has them.
  */
 static void FN(encode_levels)(const fgd_vector *x, float *memory, fgd_mode mode, const fgd_levels *how, int64_t lo, int64_t hi,
                               uint8_t *body)
 {
     float p[FN(ROOM)] = {0};
-    uint8_t waiting[FGD_BLOCK + 2 * FGD_UNIT], packed[FGD_BLOCK + 8]; /* codes that wait for the rest of their byte */
-    int64_t held = 0, bucket = how->kind >= FGD_TERNARY ? hi - lo : how->bucket;
-    uint8_t *codes = body + (how->kind < FGD_TERNARY ? fgd_levels_steps(x->n, bucket) : how->kind == FGD_TERNARY ? 4 : 0);
-    for (int64_t start = lo; start < hi; start += bucket) {
-        int64_t size = FGD_MIN(bucket, hi - start);
-        FN(coder) coder = {{0.0f, 1.0f, 0.0f}, {0, 0}, 0x1.8p23f + (float)how->offset, NULL, NULL, fgd_itemsize(x->dtype)};
+    fgd_ruler ruler[FGD_BLOCK];
+    ruler[0] = (fgd_ruler){0.0f, 1.0f, 0.0f};
+    FN(sink) sink = {body, 0, how->width, {0}, {0}};
+    FN(coder) coder = {{0.0f, 1.0f, 0.0f}, {0, 0}, -1, 0x1.8p23f + (float)how->offset, NULL, NULL, fgd_itemsize(x->dtype)};
+    int64_t bucket = how->kind >= FGD_TERNARY ? FGD_BLOCK : how->bucket;
+    int64_t group = bucket > FGD_GROUP ? bucket : FGD_GROUP / bucket * bucket;
+    sink.codes += how->kind < FGD_TERNARY ? fgd_levels_steps(x->n, bucket) : how->kind == FGD_TERNARY ? 4 : 0;
+    for (int64_t start = lo; start < hi; start += group) {
+        int64_t size = FGD_MIN(group, hi - start), part = FGD_MIN(bucket, FGD_BLOCK);
         float *own = p + start % FGD_UNIT;
-        if (how->kind < FGD_TERNARY) {
-            uint32_t top = 0;
-            FN(lanes) squares;
-            memset(&squares, 0, sizeof squares);
-            for (int64_t at = 0; at < size; at += FGD_BLOCK) {
-                int64_t count = FGD_MIN(FGD_BLOCK, size - at);
-                FN(make)(x, memory, mode, start + at, count, own);
-                top = FN(largest)(own, count, top);
-                if (how->l2)
-                    FN(add_squares)(own, count, &squares);
+        if (size <= FGD_BLOCK)
+            FN(make)(x, memory, mode, start, size, own);
+        if (how->kind == FGD_TERNARY)
+            ruler[0] = fgd_measure(how->largest, 1.0f);
+        else if (how->kind < FGD_TERNARY)
+            for (int64_t b = 0; b * bucket < size; b++) {
+                ruler[b] = FN(measure)(x, memory, mode, how, start + b * bucket, FGD_MIN(bucket, size - b * bucket), own + b * bucket, own);
+                memcpy(body + (start / bucket + b) * 4, &ruler[b].step, sizeof ruler[b].step);
             }
-            float most = fgd_float_of(top);
-            coder.ruler = fgd_measure(how->l2 ? FN(norm)(&squares, most) : most, how->levels);
-            memcpy(body + start / bucket * 4, &coder.ruler.step, sizeof coder.ruler.step);
-        } else if (how->kind == FGD_TERNARY)
-            coder.ruler = fgd_measure(how->largest, 1.0f);
-        for (int64_t at = 0; at < size; at += FGD_BLOCK) {
-            int64_t count = FGD_MIN(FGD_BLOCK, size - at), first = start + at;
-            if (how->kind >= FGD_TERNARY || size > FGD_BLOCK)
+        for (int64_t at = 0; at < size; at += part) {
+            int64_t count = FGD_MIN(part, size - at), first = start + at, place = at;
+            if (size > FGD_BLOCK) {
                 FN(make)(x, memory, mode, first, count, own);
-            uint8_t *out = how->width < 8 ? waiting + held : codes + first, *signs = body + x->n + first / 8;
-            coder.next_x = x->data + (first + count) * coder.item;
-            coder.next_memory = (const char *)(memory + first + count);
-            FN(encode_block)(how, &coder, mode, p, first, count, mode ? memory + first : NULL, out, signs);
-            if (how->width < 8) {
-                int64_t groups = (held + count) / 8, done = (first - held) / 8 * how->width;
-                FN(pack)(waiting, groups, how->width, packed);
-                memcpy(codes + done, packed, (size_t)(groups * how->width));
-                held = held + count - 8 * groups;
-                memmove(waiting, waiting + 8 * groups, (size_t)held);
+                place = 0;
             }
+            coder.ruler = ruler[at / bucket];
+            coder.next_x = x->data + (first + FGD_MIN(group, FGD_BLOCK)) * coder.item;
+            coder.next_memory = (const char *)(memory + first + FGD_MIN(group, FGD_BLOCK));
+            uint8_t *out = how->width < 8 ? sink.waiting + sink.held : sink.codes + first;
+            const float *from = own + place - first % FGD_UNIT;
+            FN(encode_block)(how, &coder, mode, from, first, count, mode ? memory + first : NULL, out, body + x->n + first / 8);
+            if (how->width < 8)
+                FN(emit)(&sink, first, count);
         }
     }
-    if (held) { /* only at the vector's end */
-        memset(waiting + held, 0, (size_t)(8 - held));
-        FN(pack)(waiting, 1, how->width, packed);
-        memcpy(codes + (hi - held) / 8 * how->width, packed, (size_t)((held * how->width + 7) / 8));
-    }
+    if (sink.held)
+        FN(finish)(&sink, hi);
 }
 
 #undef VEC
