@@ -105,7 +105,8 @@ CASES(FGD_TERNARY)
 #undef CASES
 
 /* `count` codes that share a step: out_i = c_i, or out_i + fl(scale c_i). */
-static void FN(decode_part)(int kind, int add, const uint8_t *code, int64_t count, int32_t offset, float step, float scale, float *out)
+static void FN(decode_part)(int kind, int add, const uint8_t *code, int64_t count, int32_t offset, float step, float scale,
+                            float *out)
 {
 #define CALL(kind) FN(add_part_##kind)(add, code, count, offset, step, scale, out)
     if (kind == FGD_NEAREST)

@@ -8,6 +8,7 @@
 enum {
     FGD_LEVELS_SPAN = 1 << 15, /* elements of a ticket, at least */
     FGD_UNIT = 32,             /* elements coded at a time */
+    FGD_GROUP = 1024, /* elements of the small buckets that are measured together */
 };
 
 /* How a coordinate becomes a code. */
@@ -49,9 +50,9 @@ FGD_INLINE float fgd_next(float v, int by)
     return fgd_float_of(fgd_bits_of(v) + (uint32_t)by);
 }
 
-/* The ruler of a bucket with that largest magnitude and number of levels (docs/wire.md). A step below the normal numbers is rounded
- * up and the inverse down, so that no coordinate lies beyond the last level; `before` keeps the inverse a normal number. A bound on
- * the rounds, which are three at most, is for what is not finite. */
+/* The ruler of a bucket with that largest magnitude and number of levels (docs/wire.md). A step below the normal numbers is
+ * rounded up and the inverse down, so that no coordinate lies beyond the last level; `before` keeps the inverse a normal number.
+ * The rounds, four at most, are bounded for what is not finite. */
 FGD_INLINE fgd_ruler fgd_measure(float top, float levels)
 {
     fgd_ruler ruler = {top / levels, 1.0f, 0.0f};

@@ -1,7 +1,7 @@
-/* Codes of w = 2 .. 8 bits: eight of them, a byte each, from and to w bytes, for one instruction set (isa.h). Shared by body files.
+/* Codes of w = 2 .. 8 bits: eight of them, a byte each, from and to w bytes, for one instruction set (isa.h).
  *
- * In a 64-bit word the codes are pushed together, or taken apart, in three steps: pairs of 8, of 16, of 32 bits. A loop over words
- * vectorises; the words then leave 8 bytes at a time, each over the previous one's unused end.
+ * In a 64-bit word the codes are pushed together, or taken apart, in three steps: pairs of 8, of 16, of 32 bits. A loop over
+ * words vectorises; the words then leave 8 bytes at a time, each over the previous one's unused end.
  */
 
 /* w low bits of every `unit` bits. */

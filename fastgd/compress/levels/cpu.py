@@ -42,7 +42,8 @@ def terngrad(codec: TernGrad, x: Vector, state: State, mode: int, stream: Stream
     top = _new(_WORD)
     job = _new(_JOB)
     chunks = lib.fgd_compress_levels_tickets(_new(_LEVELS, {"kind": _TERNARY}), vector.n)
-    _threads.run(lambda: lib.fgd_compress_largest(vector, memory, mode, top, job), threads=threads, chunks=chunks, keep=(x, state))
+    _threads.run(lambda: lib.fgd_compress_largest(vector, memory, mode, top, job), threads=threads, chunks=chunks,
+                 keep=(x, state))
     largest = np.array(top[0], np.uint32).view(np.float32)
     body[:4] = np.frombuffer(largest.tobytes(), np.uint8)
     _encode(x, state, mode, stream, body, threads, kind=_TERNARY, width=2, levels=1.0, largest=float(largest))

@@ -74,7 +74,7 @@ def natural(codec: Natural, x: Vector, state: State, mode: int, stream: Stream, 
 
 
 def decode_qsgd(codec: QSGD, header: Header, body: np.ndarray) -> np.ndarray:
-    step, each, rest = _steps(header.n, codec.bucket, codec.levels, body)
+    each, rest = _steps(header.n, codec.bucket, codec.levels, body)
     code = _unpack(rest, header.n, codec.width) - codec.levels
     _refuse(code > codec.levels, "a code that does not exist")
     _refuse((code != 0) & (each == 0), "a code that is not 0 where the step is")
@@ -82,7 +82,7 @@ def decode_qsgd(codec: QSGD, header: Header, body: np.ndarray) -> np.ndarray:
 
 
 def decode_int8(codec: Int8, header: Header, body: np.ndarray) -> np.ndarray:
-    step, each, rest = _steps(header.n, codec.bucket, 127, body)
+    each, rest = _steps(header.n, codec.bucket, 127, body)
     code = rest.view(np.int8)
     _refuse(code == -128, "the code -128")
     _refuse((code != 0) & (each == 0), "a code that is not 0 where the step is")
@@ -91,14 +91,14 @@ def decode_int8(codec: Int8, header: Header, body: np.ndarray) -> np.ndarray:
 
 def decode_fp8(codec: FP8, header: Header, body: np.ndarray) -> np.ndarray:
     values = fp8_values(codec.format)
-    step, each, code = _steps(header.n, codec.bucket, values[-1], body)
+    each, code = _steps(header.n, codec.bucket, values[-1], body)
     _refuse((code & 127) >= len(values), "a code of Inf or NaN")
     _refuse((code != 0) & (each == 0), "a code that is not 0 where the step is")
     return _signed(values, code) * each
 
 
 def decode_terngrad(codec: TernGrad, header: Header, body: np.ndarray) -> np.ndarray:
-    scale, _, rest = _steps(1, 1, 1, body)
+    scale, rest = _steps(1, 1, 1, body)
     code = _unpack(rest, header.n, 2)
     _refuse(code == 3, "the code 3")
     _refuse((code != 0) & (scale == 0), "a code that is not 0 where the scale is")
@@ -216,13 +216,13 @@ def _write(body: np.ndarray, *parts: np.ndarray) -> None:
     body[: len(data)] = np.frombuffer(data, np.uint8)
 
 
-def _steps(n: int, bucket: int, levels: float, body: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Each bucket's step, each coordinate's step, and the rest of the body."""
+def _steps(n: int, bucket: int, levels: float, body: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Each coordinate's step, and the rest of the body."""
     end = 4 * -(-n // bucket)
     step = np.frombuffer(body[:end].tobytes(), "<f4")
     with np.errstate(all="ignore"):
         _refuse(np.signbit(step) | ~np.isfinite(step) | ~np.isfinite(step * _F(levels)), "a step that no encoder writes")
-    return step, np.repeat(step, bucket)[:n], body[end:]
+    return np.repeat(step, bucket)[:n], body[end:]
 
 
 def _unpack(packed: np.ndarray, n: int, width: int) -> np.ndarray:
