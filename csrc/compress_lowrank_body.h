@@ -16,6 +16,7 @@
 #define NARROW v8f /* as many floats */
 #define DOUBLES 8
 #define MASK v16i
+#define LARGER(a, b) (v16i) _mm512_max_epi32((__m512i)(a), (__m512i)(b))
 #define LEFT_ROWS 4
 #elif FGD_LEVEL == 1
 #define VEC v8f
@@ -24,6 +25,7 @@
 #define NARROW v4f /* as many floats */
 #define DOUBLES 4
 #define MASK v8si
+#define LARGER(a, b) (v8si) _mm256_max_epi32((__m256i)(a), (__m256i)(b))
 #define LEFT_ROWS 1
 #else
 #define VEC v4f
@@ -32,10 +34,19 @@
 #define NARROW v2f
 #define DOUBLES 2
 #define MASK v4si
+#define LARGER(a, b) FN(larger)(a, b)
 #define LEFT_ROWS 1
 #endif
 
 enum { FN(LANE_PARTS) = FGD_ROW_LANES / WIDTH, FN(WIDE_PARTS) = 8 / DOUBLES };
+
+#if FGD_LEVEL == 0
+FGD_INLINE v4si FN(larger)(v4si a, v4si b)
+{
+    v4si pick = a > b;
+    return (a & pick) | (b & ~pick);
+}
+#endif
 
 FGD_INLINE VEC FN(load)(const float *p)
 {
@@ -118,12 +129,14 @@ FGD_INLINE double FN(fold_row)(const VEC *sum)
     return FN(fold_wide)(wide);
 }
 
-/* total[r + k stride] += a chunk of row r times a chunk of column k of Q. Meanwhile the next chunk is fetched. */
-FGD_INLINE void FN(row_products)(const int R, const int K, const int fetch, const fgd_lowrank *w, const float *const *row,
-                                 const float *q, int64_t count, double *total, int64_t next)
+/* total[r + k stride] += a chunk of row r times a chunk of column k of Q. The `first` ranks' turn is the one that finds the peak and
+ * fetches ahead; with `adds` it also makes the rows, m + g, the rows of g being as far apart as those of M. */
+FGD_INLINE void FN(row_products)(const int R, const int K, const int first, const int adds, const fgd_lowrank *w, float *const *row,
+                                 const float *g, const float *q, int64_t count, double *total, uint32_t *peak)
 {
     VEC sum[4][4][FN(LANE_PARTS)];
-    int64_t j = 0, pitch = w->columns, item = fgd_itemsize(w->x->dtype);
+    MASK most = {0};
+    int64_t j = 0, pitch = w->columns;
 #pragma GCC unroll 4
     for (int r = 0; r < R; r++)
 #pragma GCC unroll 4
@@ -133,21 +146,28 @@ FGD_INLINE void FN(row_products)(const int R, const int K, const int fetch, cons
                 sum[r][k][h] = (VEC){0};
     for (; j + FGD_ROW_LANES <= count; j += FGD_ROW_LANES) {
 #pragma GCC unroll 4
-        for (int r = 0; r < R && fetch; r++) {
-            int64_t at = next + r * w->columns + j;
-            __builtin_prefetch(w->x->data + at * item, 0, 2);
-            if (w->memory)
-                __builtin_prefetch(w->memory + at, 0, 2);
-        }
-#pragma GCC unroll 4
         for (int h = 0; h < FN(LANE_PARTS); h++) {
             VEC y[4];
+            int64_t at = j + h * WIDTH;
 #pragma GCC unroll 4
-            for (int r = 0; r < R; r++)
-                y[r] = FN(load)(row[r] + j + h * WIDTH);
+            for (int r = 0; r < R; r++) {
+                y[r] = FN(load)(row[r] + at);
+                if (first && h == 0)
+                    __builtin_prefetch(row[r] + at + FGD_AHEAD, 0, 2);
+                if (adds && h == 0)
+                    __builtin_prefetch(g + r * pitch + at + FGD_AHEAD, 0, 2);
+                if (adds)
+                    y[r] += FN(load)(g + r * pitch + at);
+            }
+#pragma GCC unroll 4
+            for (int r = 0; r < R && first; r++) { /* no store before the last load: rows often lie a power of two apart */
+                if (adds)
+                    memcpy(row[r] + at, y + r, sizeof *y);
+                most = LARGER(most, (MASK)y[r] & 0x7fffffff);
+            }
 #pragma GCC unroll 4
             for (int k = 0; k < K; k++) {
-                VEC v = FN(load)(q + k * pitch + j + h * WIDTH);
+                VEC v = FN(load)(q + k * pitch + at);
 #pragma GCC unroll 4
                 for (int r = 0; r < R; r++)
                     sum[r][k][h] += y[r] * v;
@@ -158,6 +178,10 @@ FGD_INLINE void FN(row_products)(const int R, const int K, const int fetch, cons
         float y[FGD_ROW_LANES] = {0}, v[FGD_ROW_LANES] = {0};
 #pragma GCC unroll 4
         for (int r = 0; r < R; r++) {
+            for (int64_t t = j; t < count && adds; t++)
+                row[r][t] += g[r * pitch + t];
+            if (first)
+                *peak = FN(peak)(row[r] + j, count - j, *peak);
             memcpy(y, row[r] + j, (size_t)(count - j) * sizeof *y);
 #pragma GCC unroll 4
             for (int k = 0; k < K; k++) {
@@ -168,6 +192,8 @@ FGD_INLINE void FN(row_products)(const int R, const int K, const int fetch, cons
             }
         }
     }
+    if (first)
+        *peak = FN(peak)((const float *)&most, WIDTH, *peak);
 #pragma GCC unroll 4
     for (int r = 0; r < R; r++)
 #pragma GCC unroll 4
@@ -178,34 +204,36 @@ FGD_INLINE void FN(row_products)(const int R, const int K, const int fetch, cons
 FGD_INLINE void FN(row_group)(const int R, const fgd_lowrank *w, int64_t i, uint32_t *peak)
 {
     float buffer[4][FGD_ROW_CHUNK] __attribute__((aligned(64)));
-    const float *row[4];
+    float *row[4];
+    int adds = w->fresh && w->mode == FGD_FEEDBACK && w->x->dtype == FGD_F32;
     for (int64_t k = 0; k < w->rank; k++)
         memset(w->left + k * w->stride + i, 0, (size_t)R * sizeof *w->left);
     for (int64_t j = 0; j < w->columns; j += FGD_ROW_CHUNK) {
-        int64_t count = FGD_MIN(FGD_ROW_CHUNK, w->columns - j), k = 0;
-        for (int r = 0; r < R; r++) {
-            row[r] = FN(elements)(w, (i + r) * w->columns + j, count, w->fresh, buffer[r]);
-            *peak = FN(peak)(row[r], count, *peak);
-        }
-        int64_t next = i * w->columns + (j + count < w->columns ? j + count : R * w->columns);
-#define PRODUCTS(K, fetch)                                                                                                   \
-    FN(row_products)(R, K, fetch, w, row, w->right + k * w->columns + j, count, w->left + k * w->stride + i, next)
+        int64_t count = FGD_MIN(FGD_ROW_CHUNK, w->columns - j), k = 0, lo = i * w->columns + j;
+        const float *g = (const float *)w->x->data + lo;
+        for (int r = 0; r < R; r++)
+            row[r] = adds ? w->memory + lo + r * w->columns
+                          : (float *)FN(elements)(w, lo + r * w->columns, count, w->fresh, buffer[r]);
+#define PRODUCTS(K, first, adds)                                                                                             \
+    FN(row_products)(R, K, first, adds, w, row, g, w->right + k * w->columns + j, count, w->left + k * w->stride + i, peak)
+#define FIRST(K) (adds ? PRODUCTS(K, 1, 1) : PRODUCTS(K, 1, 0))
         if (w->rank == 1)
-            PRODUCTS(1, 1);
+            FIRST(1);
         else if (w->rank == 2)
-            PRODUCTS(2, 1);
+            FIRST(2);
         else if (w->rank == 3)
-            PRODUCTS(3, 1);
+            FIRST(3);
         else
-            PRODUCTS(4, 1);
+            FIRST(4);
         for (k = 4; k + 4 <= w->rank; k += 4)
-            PRODUCTS(4, 0);
+            PRODUCTS(4, 0, 0);
         if (w->rank - k == 3)
-            PRODUCTS(3, 0);
+            PRODUCTS(3, 0, 0);
         else if (w->rank - k == 2)
-            PRODUCTS(2, 0);
+            PRODUCTS(2, 0, 0);
         else if (w->rank - k == 1)
-            PRODUCTS(1, 0);
+            PRODUCTS(1, 0, 0);
+#undef FIRST
 #undef PRODUCTS
     }
 }
@@ -548,6 +576,7 @@ static void FN(add_entries)(const uint8_t *left, const uint8_t *right, int64_t r
 #undef NARROW
 #undef DOUBLES
 #undef MASK
+#undef LARGER
 #undef LEFT_ROWS
 #undef FGD_WIDE
 #undef FGD_QUADS
