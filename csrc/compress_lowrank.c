@@ -13,13 +13,14 @@ enum {
     FGD_PANEL_COLUMNS = 1024, /* and columns of them, at most */
     FGD_FINISH_CHUNK = 256,   /* columns of the third pass whose sums wait for further ranks */
     FGD_AHEAD = 512,          /* elements that it fetches ahead */
-    FGD_DECODE_TILE = 256,
+    FGD_TILE = 16384,         /* entries of the right factor turned for decoding, at least FGD_MOST_RANK */
+    FGD_TILE_COLUMNS = 4096,  /* and columns of them, at most */
     FGD_TICKET = 1 << 16,     /* elements of a ticket of whole rows, about */
     FGD_DRAWS = 8,            /* of a column that vanishes */
 };
 
-#define FGD_DEAD 0x1p-46       /* the square of the share of a column's length that rounding errors may be */
-#define FGD_DEAD_WARM 0x1p-20f /* the share of the largest entry of the right factor below which a column of it is not used again */
+#define FGD_DEAD 0x1p-46       /* what is left of a column, squared lengths, when it is no more than rounding errors */
+#define FGD_DEAD_WARM 0x1p-20f /* a column of the right factor, beside the largest one, that is not used again */
 
 typedef float v2f __attribute__((vector_size(8)));
 
@@ -93,7 +94,8 @@ void fgd_lowrank_left(fgd_lowrank *w, fgd_job *job)
 {
     int64_t rows = ticket_rows(w->columns);
     for (int64_t lo; (lo = fgd_take(&job->next) * rows) < w->rows;) {
-        uint32_t found = FGD_CALL(left_rows)(w, lo, FGD_MIN(lo + rows, w->rows)), seen = __atomic_load_n(&w->peak, __ATOMIC_RELAXED);
+        uint32_t found = FGD_CALL(left_rows)(w, lo, FGD_MIN(lo + rows, w->rows));
+        uint32_t seen = __atomic_load_n(&w->peak, __ATOMIC_RELAXED);
         while (found > seen && !__atomic_compare_exchange_n(&w->peak, &seen, found, 1, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
         }
     }
@@ -120,8 +122,8 @@ void fgd_lowrank_finish(const fgd_lowrank *w, fgd_job *job)
 
 /* ---- decoding */
 
-/* The most that an entry of the right factor may be: with rows of the left factor no longer than about 1, no sum of `rank` products
- * of them overflows. */
+/* The most that an entry of the right factor may be: with rows of the left factor no longer than about 1, no sum of `rank`
+ * products of them overflows. */
 float fgd_lowrank_most(int64_t rank)
 {
     float most = 0x1p127f;
@@ -130,7 +132,7 @@ float fgd_lowrank_most(int64_t rank)
     return most;
 }
 
-/* Rows of the left factor no longer than 1, but for rounding; entries of the right one no larger than fgd_lowrank_most. NaN fails. */
+/* Rows of the left factor no longer than 1, but for rounding; entries of the right one within fgd_lowrank_most. NaN fails. */
 int fgd_check_powersgd(const fgd_payload *q)
 {
     int64_t rank = q->a, rows = q->n / q->b;

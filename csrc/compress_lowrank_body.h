@@ -16,6 +16,7 @@
 #define NARROW v8f /* as many floats */
 #define DOUBLES 8
 #define MASK v16i
+#define LARGER(a, b) (v16i) _mm512_max_epi32((__m512i)(a), (__m512i)(b))
 #define LEFT_ROWS 4
 #elif FGD_LEVEL == 1
 #define VEC v8f
@@ -24,6 +25,7 @@
 #define NARROW v4f /* as many floats */
 #define DOUBLES 4
 #define MASK v8si
+#define LARGER(a, b) (v8si) _mm256_max_epi32((__m256i)(a), (__m256i)(b))
 #define LEFT_ROWS 1
 #else
 #define VEC v4f
@@ -32,10 +34,19 @@
 #define NARROW v2f
 #define DOUBLES 2
 #define MASK v4si
+#define LARGER(a, b) FN(larger)(a, b)
 #define LEFT_ROWS 1
 #endif
 
 enum { FN(LANE_PARTS) = FGD_ROW_LANES / WIDTH, FN(WIDE_PARTS) = 8 / DOUBLES };
+
+#if FGD_LEVEL == 0
+FGD_INLINE v4si FN(larger)(v4si a, v4si b)
+{
+    v4si pick = a > b;
+    return (a & pick) | (b & ~pick);
+}
+#endif
 
 FGD_INLINE VEC FN(load)(const float *p)
 {
@@ -118,12 +129,14 @@ FGD_INLINE double FN(fold_row)(const VEC *sum)
     return FN(fold_wide)(wide);
 }
 
-/* total[r + k stride] += a chunk of row r times a chunk of column k of Q. Meanwhile the next chunk is fetched. */
-FGD_INLINE void FN(row_products)(const int R, const int K, const int fetch, const fgd_lowrank *w, const float *const *row,
-                                 const float *q, int64_t count, double *total, int64_t next)
+/* total[r + k stride] += a chunk of row r times a chunk of column k of Q. The `first` ranks' turn is the one that finds the peak and
+ * fetches ahead; with `adds` it also makes the rows, m + g, the rows of g being as far apart as those of M. */
+FGD_INLINE void FN(row_products)(const int R, const int K, const int first, const int adds, const fgd_lowrank *w, float *const *row,
+                                 const float *g, const float *q, int64_t count, double *total, uint32_t *peak)
 {
     VEC sum[4][4][FN(LANE_PARTS)];
-    int64_t j = 0, pitch = w->columns, item = fgd_itemsize(w->x->dtype);
+    MASK most = {0};
+    int64_t j = 0, pitch = w->columns;
 #pragma GCC unroll 4
     for (int r = 0; r < R; r++)
 #pragma GCC unroll 4
@@ -133,20 +146,28 @@ FGD_INLINE void FN(row_products)(const int R, const int K, const int fetch, cons
                 sum[r][k][h] = (VEC){0};
     for (; j + FGD_ROW_LANES <= count; j += FGD_ROW_LANES) {
 #pragma GCC unroll 4
-        for (int r = 0; r < R && fetch; r++) {
-            int64_t at = next + r * w->columns + j;
-            __builtin_prefetch(w->x->data + at * item, 0, 2);
-            __builtin_prefetch(w->memory + at, 0, 2); /* of NULL: nothing is fetched */
-        }
-#pragma GCC unroll 4
         for (int h = 0; h < FN(LANE_PARTS); h++) {
             VEC y[4];
+            int64_t at = j + h * WIDTH;
 #pragma GCC unroll 4
-            for (int r = 0; r < R; r++)
-                y[r] = FN(load)(row[r] + j + h * WIDTH);
+            for (int r = 0; r < R; r++) {
+                y[r] = FN(load)(row[r] + at);
+                if (first && h == 0)
+                    __builtin_prefetch(row[r] + at + FGD_AHEAD, 0, 2);
+                if (adds && h == 0)
+                    __builtin_prefetch(g + r * pitch + at + FGD_AHEAD, 0, 2);
+                if (adds)
+                    y[r] += FN(load)(g + r * pitch + at);
+            }
+#pragma GCC unroll 4
+            for (int r = 0; r < R && first; r++) { /* no store before the last load: rows often lie a power of two apart */
+                if (adds)
+                    memcpy(row[r] + at, y + r, sizeof *y);
+                most = LARGER(most, (MASK)y[r] & 0x7fffffff);
+            }
 #pragma GCC unroll 4
             for (int k = 0; k < K; k++) {
-                VEC v = FN(load)(q + k * pitch + j + h * WIDTH);
+                VEC v = FN(load)(q + k * pitch + at);
 #pragma GCC unroll 4
                 for (int r = 0; r < R; r++)
                     sum[r][k][h] += y[r] * v;
@@ -157,6 +178,10 @@ FGD_INLINE void FN(row_products)(const int R, const int K, const int fetch, cons
         float y[FGD_ROW_LANES] = {0}, v[FGD_ROW_LANES] = {0};
 #pragma GCC unroll 4
         for (int r = 0; r < R; r++) {
+            for (int64_t t = j; t < count && adds; t++)
+                row[r][t] += g[r * pitch + t];
+            if (first)
+                *peak = FN(peak)(row[r] + j, count - j, *peak);
             memcpy(y, row[r] + j, (size_t)(count - j) * sizeof *y);
 #pragma GCC unroll 4
             for (int k = 0; k < K; k++) {
@@ -167,6 +192,8 @@ FGD_INLINE void FN(row_products)(const int R, const int K, const int fetch, cons
             }
         }
     }
+    if (first)
+        *peak = FN(peak)((const float *)&most, WIDTH, *peak);
 #pragma GCC unroll 4
     for (int r = 0; r < R; r++)
 #pragma GCC unroll 4
@@ -177,30 +204,36 @@ FGD_INLINE void FN(row_products)(const int R, const int K, const int fetch, cons
 FGD_INLINE void FN(row_group)(const int R, const fgd_lowrank *w, int64_t i, uint32_t *peak)
 {
     float buffer[4][FGD_ROW_CHUNK] __attribute__((aligned(64)));
-    const float *row[4];
+    float *row[4];
+    int adds = w->fresh && w->mode == FGD_FEEDBACK && w->x->dtype == FGD_F32;
     for (int64_t k = 0; k < w->rank; k++)
         memset(w->left + k * w->stride + i, 0, (size_t)R * sizeof *w->left);
     for (int64_t j = 0; j < w->columns; j += FGD_ROW_CHUNK) {
-        int64_t count = FGD_MIN(FGD_ROW_CHUNK, w->columns - j), k = 0;
-        for (int r = 0; r < R; r++) {
-            row[r] = FN(elements)(w, (i + r) * w->columns + j, count, w->fresh, buffer[r]);
-            *peak = FN(peak)(row[r], count, *peak);
-        }
-        int64_t next = i * w->columns + (j + count < w->columns ? j + count : R * w->columns);
-#define PRODUCTS(K, fetch)                                                                                                   \
-    FN(row_products)(R, K, fetch, w, row, w->right + k * w->columns + j, count, w->left + k * w->stride + i, next)
+        int64_t count = FGD_MIN(FGD_ROW_CHUNK, w->columns - j), k = 0, lo = i * w->columns + j;
+        const float *g = (const float *)w->x->data + lo;
+        for (int r = 0; r < R; r++)
+            row[r] = adds ? w->memory + lo + r * w->columns
+                          : (float *)FN(elements)(w, lo + r * w->columns, count, w->fresh, buffer[r]);
+#define PRODUCTS(K, first, adds)                                                                                             \
+    FN(row_products)(R, K, first, adds, w, row, g, w->right + k * w->columns + j, count, w->left + k * w->stride + i, peak)
+#define FIRST(K) (adds ? PRODUCTS(K, 1, 1) : PRODUCTS(K, 1, 0))
         if (w->rank == 1)
-            PRODUCTS(1, 1);
+            FIRST(1);
         else if (w->rank == 2)
-            PRODUCTS(2, 1);
+            FIRST(2);
         else if (w->rank == 3)
-            PRODUCTS(3, 1);
+            FIRST(3);
         else
-            PRODUCTS(4, 1);
+            FIRST(4);
         for (k = 4; k + 4 <= w->rank; k += 4)
-            PRODUCTS(4, 0);
-        for (; k < w->rank; k++)
-            PRODUCTS(1, 0);
+            PRODUCTS(4, 0, 0);
+        if (w->rank - k == 3)
+            PRODUCTS(3, 0, 0);
+        else if (w->rank - k == 2)
+            PRODUCTS(2, 0, 0);
+        else if (w->rank - k == 1)
+            PRODUCTS(1, 0, 0);
+#undef FIRST
 #undef PRODUCTS
     }
 }
@@ -270,8 +303,8 @@ static void FN(project)(const double *u, double *v, int64_t stride, int64_t colu
         FN(take_columns)(1, u + k * stride, v, stride, product + k);
 }
 
-/* Formula: orthonormal columns of the same range; Gram-Schmidt on whole blocks, twice, which is enough. A column of which less than
- *          FGD_DEAD is left, in its square, is drawn from the stream instead, FGD_DRAWS times at most, then zero.
+/* Formula: orthonormal columns of the same range: Gram-Schmidt, each column against all before it, twice, which is enough. A column
+ *          of which less than FGD_DEAD is left, in its square, is drawn from the stream instead, FGD_DRAWS times at most, then 0.
  * Cost:    4 rank^2 multiplications and additions a row.
  * Order:   products in 8 double lanes over the rows, folded in halves; columns are taken away in their order.
  */
@@ -306,8 +339,8 @@ static void FN(orthogonalise)(const fgd_lowrank *w)
 /* ---- second pass */
 
 /* sum[k pitch + j] += factor[r][k] row[r][j], rows in order. */
-FGD_INLINE void FN(column_sums)(const int R, const int K, const float *const *row, const float *factor, int64_t rank, int64_t count,
-                                float *sum, int64_t pitch, int64_t ahead)
+FGD_INLINE void FN(column_sums)(const int R, const int K, const float *const *row, const float *factor, int64_t rank,
+                                int64_t count, float *sum, int64_t pitch, int64_t ahead)
 {
     VEC f[4][4];
     int64_t j = 0;
@@ -389,8 +422,8 @@ static void FN(right_columns)(const fgd_lowrank *w, int64_t lo, int64_t hi)
 
 /* ---- third pass, and decoding */
 
-/* R rows of K ranks' products, summed in their order: what is in c and their sum with `more`; put into c, or with `last` added to m
- * with the sign turned by `turn`. Rows of c and m are `pitch` apart. */
+/* K ranks' products for R rows, added in their order, with `more` to what is in c; put into c (rows `pitch` apart), or with `last`
+ * added to m (rows `columns` apart), the sign turned by `turn`. */
 FGD_INLINE void FN(outer_products)(const int R, const int K, const int more, const int last, const float *left, int64_t rank,
                                    const float *right, int64_t stride, int64_t count, float *c, int64_t pitch, float *m,
                                    int64_t columns, int32_t turn)
@@ -454,9 +487,14 @@ FGD_INLINE void FN(entries)(const int R, const int last, const uint8_t *left, in
         OUTER(4, 0, 0);
         for (k = 4; k + 4 < rank; k += 4)
             OUTER(4, 1, 0);
-        for (; k + 1 < rank; k++)
-            OUTER(1, 1, 0);
-        OUTER(1, 1, last);
+        if (rank - k == 1)
+            OUTER(1, 1, last);
+        else if (rank - k == 2)
+            OUTER(2, 1, last);
+        else if (rank - k == 3)
+            OUTER(3, 1, last);
+        else
+            OUTER(4, 1, last);
     }
 #undef OUTER
 }
@@ -481,8 +519,8 @@ static void FN(finish_rows)(const fgd_lowrank *w, int64_t lo, int64_t hi)
         FN(finish_group)(1, w, lo);
 }
 
-/* `width` lines of `rank` floats as `rank` lines, FGD_DECODE_TILE apart; 4 x 4 of them at a time. */
-static void FN(turn_tile)(const uint8_t *lines, int64_t rank, int64_t width, float *turned)
+/* `width` lines of `rank` floats as `rank` lines, `stride` apart; 4 x 4 of them at a time. */
+static void FN(turn_lines)(const uint8_t *lines, int64_t rank, int64_t width, float *turned, int64_t stride)
 {
     int64_t fours = rank / 4 * 4, j = 0;
     const v4si low = {0, 4, 1, 5}, high = {2, 6, 3, 7}, first = {0, 1, 4, 5}, second = {2, 3, 6, 7};
@@ -491,44 +529,43 @@ static void FN(turn_tile)(const uint8_t *lines, int64_t rank, int64_t width, flo
             v4f a[4];
             for (int l = 0; l < 4; l++)
                 memcpy(a + l, lines + 4 * ((j + l) * rank + k), sizeof *a);
-            v4f b[4] = {__builtin_shuffle(a[0], a[1], low), __builtin_shuffle(a[2], a[3], low), __builtin_shuffle(a[0], a[1], high),
-                        __builtin_shuffle(a[2], a[3], high)};
+            v4f b[4] = {__builtin_shuffle(a[0], a[1], low), __builtin_shuffle(a[2], a[3], low),
+                        __builtin_shuffle(a[0], a[1], high), __builtin_shuffle(a[2], a[3], high)};
             v4f t[4] = {__builtin_shuffle(b[0], b[1], first), __builtin_shuffle(b[0], b[1], second),
                         __builtin_shuffle(b[2], b[3], first), __builtin_shuffle(b[2], b[3], second)};
             for (int l = 0; l < 4; l++)
-                memcpy(turned + (k + l) * FGD_DECODE_TILE + j, t + l, sizeof *t);
+                memcpy(turned + (k + l) * stride + j, t + l, sizeof *t);
         }
     for (int64_t c = 0; c < width; c++)
         for (int64_t k = c < j ? fours : 0; k < rank; k++)
-            memcpy(turned + k * FGD_DECODE_TILE + c, lines + 4 * (c * rank + k), sizeof *turned);
+            memcpy(turned + k * stride + c, lines + 4 * (c * rank + k), sizeof *turned);
 }
 
-/* out = c, or out + fl(scale c), of the entries [lo, hi) row by row. Cost: writes out (and reads it), 2 rank operations an entry; the
- * right factor is turned tile by tile, once for all rows of the range. */
-static void FN(add_entries)(const uint8_t *left, const uint8_t *right, int64_t rank, int64_t columns, int64_t lo, int64_t hi, float scale,
-                            int add, float *out)
+/* Formula: out = c, or out + fl(scale c), for the entries [lo, hi).
+ * Cost:    writes out (and reads it), 2 rank operations an entry; the right factor is turned tile by tile, once for all rows of
+ *          the range.
+ */
+static void FN(add_entries)(const uint8_t *left, const uint8_t *right, int64_t rank, int64_t columns, int64_t lo, int64_t hi,
+                            float scale, int add, float *out)
 {
-    float turned[FGD_MOST_RANK * FGD_DECODE_TILE] __attribute__((aligned(64))), c[FGD_DECODE_TILE] __attribute__((aligned(64)));
-    int64_t first = lo / columns, last = (hi - 1) / columns;
-    for (int64_t tile = 0; tile < columns; tile += FGD_DECODE_TILE) {
-        int64_t width = FGD_MIN(FGD_DECODE_TILE, columns - tile);
+    float turned[FGD_TILE] __attribute__((aligned(64))), c[FGD_TILE_COLUMNS] __attribute__((aligned(64)));
+    int64_t first = lo / columns, last = (hi - 1) / columns, most = FGD_MIN(FGD_TILE / rank, FGD_TILE_COLUMNS);
+    for (int64_t tile = 0; tile < columns; tile += most) {
+        int64_t width = FGD_MIN(most, columns - tile);
         int ready = 0;
         for (int64_t i = first; i <= last; i++) {
             int64_t from = FGD_MAX(i * columns + tile, lo), to = FGD_MIN(i * columns + tile + width, hi);
             if (from >= to)
                 continue;
-            if (!ready) {
-                FN(turn_tile)(right + 4 * tile * rank, rank, width, turned);
-                ready = 1;
-            }
-            FN(entries)(1, 0, left + 4 * i * rank, rank, turned + (from - i * columns - tile), FGD_DECODE_TILE, to - from, c,
-                        FGD_DECODE_TILE, NULL, 0, 0);
+            if (!ready)
+                FN(turn_lines)(right + 4 * tile * rank, rank, width, turned, most);
+            ready = 1;
             float *y = out + from;
+            const float *part = turned + (from - i * columns - tile);
+            FN(entries)(1, 0, left + 4 * i * rank, rank, part, most, to - from, add ? c : y, 0, NULL, 0, 0);
             if (add)
                 for (int64_t t = 0; t < to - from; t++)
                     y[t] += scale * c[t];
-            else
-                memcpy(y, c, (size_t)(to - from) * sizeof *y);
         }
     }
 }
@@ -539,6 +576,7 @@ static void FN(add_entries)(const uint8_t *left, const uint8_t *right, int64_t r
 #undef NARROW
 #undef DOUBLES
 #undef MASK
+#undef LARGER
 #undef LEFT_ROWS
 #undef FGD_WIDE
 #undef FGD_QUADS

@@ -144,60 +144,6 @@ int fgd_check_onebit(const fgd_payload *q);
 void fgd_add_sign(const fgd_payload *q, int64_t lo, int64_t hi, float scale, int add, float *out);
 void fgd_add_onebit(const fgd_payload *q, int64_t lo, int64_t hi, float scale, int add, float *out);
 
-/* ---- compress: levels */
-typedef struct {
-    int32_t kind;             /* 0 nearest, 1 stochastic, 2 e4m3, 3 e5m2, 4 TernGrad, 5 Natural */
-    int32_t width;            /* bits of a code */
-    int32_t offset;           /* what a code adds to the number it stands for */
-    int32_t l2;               /* a bucket is measured by its norm */
-    int64_t bucket;
-    float levels;             /* steps that a bucket's measure has */
-    float largest;            /* TernGrad: the vector's largest magnitude */
-    uint64_t seed;            /* of the rounding */
-    uint32_t step;
-} fgd_levels;
-
-int64_t fgd_compress_levels_tickets(const fgd_levels *how, int64_t n);
-void fgd_compress_levels(const fgd_vector *x, float *memory, fgd_mode mode, const fgd_levels *how, uint8_t *body, fgd_job *job);
-void fgd_compress_largest(const fgd_vector *x, const float *memory, fgd_mode mode, uint32_t *top, fgd_job *job);
-int fgd_check_qsgd(const fgd_payload *q);
-int fgd_check_int8(const fgd_payload *q);
-int fgd_check_fp8(const fgd_payload *q);
-int fgd_check_terngrad(const fgd_payload *q);
-int fgd_check_natural(const fgd_payload *q);
-void fgd_add_qsgd(const fgd_payload *q, int64_t lo, int64_t hi, float scale, int add, float *out);
-void fgd_add_int8(const fgd_payload *q, int64_t lo, int64_t hi, float scale, int add, float *out);
-void fgd_add_fp8(const fgd_payload *q, int64_t lo, int64_t hi, float scale, int add, float *out);
-void fgd_add_terngrad(const fgd_payload *q, int64_t lo, int64_t hi, float scale, int add, float *out);
-void fgd_add_natural(const fgd_payload *q, int64_t lo, int64_t hi, float scale, int add, float *out);
-
-/* ---- compress: lowrank. One step is start, left (once more with `unit` where the peak asks for it), orthogonalise, right, finish. */
-typedef struct {
-    const fgd_vector *x;      /* the matrix, row by row */
-    float *memory;            /* or NULL */
-    fgd_mode mode;
-    int64_t rows, columns, rank;
-    uint64_t seed;            /* what columns are drawn from */
-    uint32_t step;
-    int32_t fresh;            /* FEEDBACK: x is still to be added to the memory */
-    float unit, most;         /* a power of two that M is multiplied by; fgd_lowrank_most(rank) */
-    uint32_t peak;            /* the largest magnitude of M unit, its bits */
-    int64_t stride;           /* of left: rows, rounded up to a multiple of 8 */
-    double *left;             /* rank lines of `stride` */
-    float *right;             /* rank lines of `columns` */
-    uint8_t *body;            /* of the payload */
-} fgd_lowrank;
-
-float fgd_lowrank_most(int64_t rank);
-int64_t fgd_lowrank_row_tickets(const fgd_lowrank *w);
-int64_t fgd_lowrank_column_tickets(const fgd_lowrank *w);
-void fgd_lowrank_start(fgd_lowrank *w, const float *warm);
-void fgd_lowrank_left(fgd_lowrank *w, fgd_job *job);
-void fgd_lowrank_orthogonalise(const fgd_lowrank *w);
-void fgd_lowrank_right(const fgd_lowrank *w, fgd_job *job);
-void fgd_lowrank_finish(const fgd_lowrank *w, fgd_job *job);
-int fgd_check_powersgd(const fgd_payload *q);
-void fgd_add_powersgd(const fgd_payload *q, int64_t lo, int64_t hi, float scale, int add, float *out);
 /* ---- compress: sparse */
 typedef struct {
     fgd_vector x;             /* what p is made of */
@@ -248,6 +194,34 @@ int fgd_check_randk(const fgd_payload *q);
 void fgd_add_topk(const fgd_payload *q, int64_t lo, int64_t hi, float scale, int add, float *out);
 void fgd_add_threshold(const fgd_payload *q, int64_t lo, int64_t hi, float scale, int add, float *out);
 void fgd_add_randk(const fgd_payload *q, int64_t lo, int64_t hi, float scale, int add, float *out);
+
+/* ---- compress: levels */
+typedef struct {
+    int32_t kind;             /* 0 nearest, 1 stochastic, 2 e4m3, 3 e5m2, 4 TernGrad, 5 Natural */
+    int32_t width;            /* bits of a code */
+    int32_t offset;           /* what a code adds to the number it stands for */
+    int32_t l2;               /* a bucket is measured by its norm */
+    int64_t bucket;
+    float levels;             /* steps that a bucket's measure has */
+    float largest;            /* TernGrad: the vector's largest magnitude */
+    uint64_t seed;            /* of the rounding */
+    uint32_t step;
+} fgd_levels;
+
+int64_t fgd_compress_levels_tickets(const fgd_levels *how, int64_t n);
+void fgd_compress_levels(const fgd_vector *x, float *memory, fgd_mode mode, const fgd_levels *how, uint8_t *body, fgd_job *job);
+void fgd_compress_largest(const fgd_vector *x, const float *memory, fgd_mode mode, uint32_t *top, fgd_job *job);
+int fgd_check_qsgd(const fgd_payload *q);
+int fgd_check_int8(const fgd_payload *q);
+int fgd_check_fp8(const fgd_payload *q);
+int fgd_check_terngrad(const fgd_payload *q);
+int fgd_check_natural(const fgd_payload *q);
+void fgd_add_qsgd(const fgd_payload *q, int64_t lo, int64_t hi, float scale, int add, float *out);
+void fgd_add_int8(const fgd_payload *q, int64_t lo, int64_t hi, float scale, int add, float *out);
+void fgd_add_fp8(const fgd_payload *q, int64_t lo, int64_t hi, float scale, int add, float *out);
+void fgd_add_terngrad(const fgd_payload *q, int64_t lo, int64_t hi, float scale, int add, float *out);
+void fgd_add_natural(const fgd_payload *q, int64_t lo, int64_t hi, float scale, int add, float *out);
+
 /* ---- compress: rotation */
 int64_t fgd_compress_drive_tickets(int64_t n);
 void fgd_compress_drive(const fgd_vector *x, float *memory, fgd_mode mode, int bits, int unbiased, uint64_t seed, uint32_t step,
@@ -267,6 +241,34 @@ void fgd_compress_sketch_memory(const fgd_vector *x, float *memory, fgd_mode mod
                                 const uint8_t *body, fgd_job *job);
 int fgd_check_countsketch(const fgd_payload *q);
 void fgd_add_countsketch(const fgd_payload *q, int64_t lo, int64_t hi, float scale, int add, float *out);
+
+/* ---- compress: lowrank. A step is start, left (once more with `unit` where the peak asks for it), orthogonalise, right, finish. */
+typedef struct {
+    const fgd_vector *x;      /* the matrix, row by row */
+    float *memory;            /* or NULL */
+    fgd_mode mode;
+    int64_t rows, columns, rank;
+    uint64_t seed;            /* what columns are drawn from */
+    uint32_t step;
+    int32_t fresh;            /* FEEDBACK: x is still to be added to the memory */
+    float unit, most;         /* a power of two that M is multiplied by; fgd_lowrank_most(rank) */
+    uint32_t peak;            /* the largest magnitude of M unit, its bits */
+    int64_t stride;           /* of left: rows, rounded up to a multiple of 8 */
+    double *left;             /* rank lines of `stride` */
+    float *right;             /* rank lines of `columns` */
+    uint8_t *body;            /* of the payload */
+} fgd_lowrank;
+
+float fgd_lowrank_most(int64_t rank);
+int64_t fgd_lowrank_row_tickets(const fgd_lowrank *w);
+int64_t fgd_lowrank_column_tickets(const fgd_lowrank *w);
+void fgd_lowrank_start(fgd_lowrank *w, const float *warm);
+void fgd_lowrank_left(fgd_lowrank *w, fgd_job *job);
+void fgd_lowrank_orthogonalise(const fgd_lowrank *w);
+void fgd_lowrank_right(const fgd_lowrank *w, fgd_job *job);
+void fgd_lowrank_finish(const fgd_lowrank *w, fgd_job *job);
+int fgd_check_powersgd(const fgd_payload *q);
+void fgd_add_powersgd(const fgd_payload *q, int64_t lo, int64_t hi, float scale, int add, float *out);
 
 /* cdef end */
 #endif

@@ -22,12 +22,13 @@ def powersgd(codec: Any, x: Vector, state: State, mode: int, stream: Stream, bod
     left, right = np.empty(rank * stride), np.empty(rank * columns, np.float32)
     data = ffi.from_buffer(_CHARS, x.data)
     vector = ffi.new(_VECTOR, {"data": data, "dtype": _DTYPES[x.dtype], "n": len(x.data)})
+    memory = ffi.NULL if state.memory is None else ffi.from_buffer(_FLOATS, state.memory)
     w = ffi.new(_WORK, {
-        "x": vector, "memory": ffi.NULL if state.memory is None else ffi.from_buffer(_FLOATS, state.memory), "mode": mode, "rows": rows,
-        "columns": columns, "rank": rank, "seed": stream.seed, "step": stream.step, "fresh": 1, "unit": 1.0,
-        "most": lib.fgd_lowrank_most(rank), "stride": stride, "left": ffi.from_buffer(_DOUBLES, left),
-        "right": ffi.from_buffer(_FLOATS, right), "body": ffi.from_buffer(_BYTES, body)})
-    keep = left, right, data, vector, state.memory, body
+        "x": vector, "memory": memory, "mode": mode, "rows": rows, "columns": columns, "rank": rank, "seed": stream.seed,
+        "step": stream.step, "fresh": 1, "unit": 1.0, "most": lib.fgd_lowrank_most(rank), "stride": stride,
+        "left": ffi.from_buffer(_DOUBLES, left), "right": ffi.from_buffer(_FLOATS, right),
+        "body": ffi.from_buffer(_BYTES, body)})
+    keep = left, right, data, vector, memory, body
     warm = None if mode == PLAIN else _warm(state, columns, rank)
     lib.fgd_lowrank_start(w, ffi.NULL if warm is None else ffi.from_buffer(_FLOATS, warm))
     row_tickets = lib.fgd_lowrank_row_tickets(w)
