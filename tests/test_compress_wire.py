@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import fastgd
-from fastgd import compress
+from fastgd import _threads, compress
 
 HEADER = struct.Struct("<4sBBBBQIIII")
 MAX = float(np.finfo(np.float32).max)
@@ -754,8 +754,9 @@ def test_memory_is_given_as_copies() -> None:
     assert np.abs(worker.residual()).max() < 1e3
 
 
-@pytest.mark.parametrize("n", [100_003])
-def test_threads_make_the_same_bytes(n: int) -> None:
+def test_threads_make_the_same_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_threads, "PARALLEL_BYTES", 1)
+    n = 100_003
     x = [normal(n, seed=t) for t in range(2)]
     shaped = [codec for codec in codecs(1000) if not isinstance(codec, compress.PowerSGD)]
     for codec in [*shaped, compress.TopK(ratio=0.01), compress.PowerSGD(1, (1, n))]:
