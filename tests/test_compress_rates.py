@@ -151,6 +151,29 @@ def test_worst_case_is_one_dimensional(epsilon: float, kappa: float, matrix) -> 
         assert under == pytest.approx(math.sqrt(rate), rel=1e-12)  # complex eigenvalues of the same magnitude
 
 
+@pytest.mark.parametrize("epsilon, kappa", [(e, k) for e, k in GRID if 1e-6 < e < 0.99 and 1.0 < k < 1e5])
+def test_certificates(epsilon: float, kappa: float) -> None:
+    """The proofs of docs/compress.md: rate V - V+ = multiplier * (something >= 0) + a square, coefficient by coefficient."""
+    s, (step_size, rate) = math.sqrt(epsilon), rates.ef(epsilon, kappa, 1.0)
+    z, tau, a, b = math.sqrt(rate), (1 - s) * (kappa - 1) / (kappa + 1), step_size, step_size * kappa
+    m = (1 + s) * z / tau
+    half = m * (a + b) / 2
+    ef = np.array([  # of (u, y, e): u = step_size g, y = x - e
+        [m - 1 - s, 1 - half, -s - half],
+        [1 - half, rate - 1 + m * a * b, m * a * b],
+        [-s - half, m * a * b, rate / s - s + m * a * b],
+    ])  # fmt: skip
+    m, half = s * m, s * half
+    ef21 = np.array([  # of (g+, g, d)
+        [m - s - epsilon, -m, epsilon + half],
+        [-m, rate * (1 + s) + m, -rate - half],
+        [epsilon + half, -rate - half, rate - epsilon + m * a * b],
+    ])  # fmt: skip
+    for form in (ef, ef21):
+        assert form[0, 0] > 0
+        np.testing.assert_allclose(form, np.outer(form[0], form[0]) / form[0, 0], atol=1e-12 * np.abs(form).max() * kappa)
+
+
 @pytest.mark.parametrize("epsilon, kappa", [(0.25, 10.0), (0.9, 4.0)])
 def test_long_run_contracts_by_exactly_the_rate(epsilon: float, kappa: float) -> None:
     """From the dominant eigenvector both coordinates, and so V, shrink by the rate at every step."""
