@@ -117,7 +117,20 @@ int fgd_topk_sample(fgd_topk *t)
     return key < 0 ? -1 : 0;
 }
 
-/* Candidates of all chunks; the memory of FEEDBACK becomes p. */
+/* Most candidates are kept, and in FEEDBACK with 32 bits that leaves 0 in the memory: it is written while they are in the cache, and the
+ * others' values are put back. */
+static int clears(const fgd_topk *t)
+{
+    return t->after == FGD_FEEDBACK && t->bits == 32 && t->index;
+}
+
+static void restore(fgd_topk *t, const uint32_t *index, const uint32_t *value, int64_t count)
+{
+    for (int64_t j = 0; j < count; j++)
+        memcpy(t->memory + index[j], value + j, sizeof *value);
+}
+
+/* Candidates of all chunks; the memory of FEEDBACK becomes p, 0 at the candidates where it `clears`. */
 int fgd_topk_scan(fgd_topk *t, fgd_job *job)
 {
     uint32_t *list = fgd_scratch(2 * FGD_SPARSE_CHUNK * (int64_t)sizeof *list);
@@ -125,12 +138,16 @@ int fgd_topk_scan(fgd_topk *t, fgd_job *job)
         return -1;
     FOR_CHUNKS(t->x.n, job) {
         uint32_t *values = list + FGD_SPARSE_CHUNK;
-        int64_t found = FGD_CALL(scan)(&t->x, t->memory, t->mode, lo, count, t->key, (uint8_t *)list, (uint8_t *)values);
+        int64_t found = FGD_CALL(scan)(&t->x, t->memory, t->mode, clears(t), lo, count, t->key, (uint8_t *)list, (uint8_t *)values);
         int64_t first = __atomic_fetch_add(&t->used, found, __ATOMIC_RELAXED), *row = t->chunk + c * FGD_FIELDS;
         row[FGD_FIRST] = first;
         row[FGD_COUNT] = found;
-        if (first + found > t->capacity)
-            continue; /* `used` tells */
+        if (first + found > t->capacity) { /* `used` tells */
+            if (clears(t))
+                restore(t, list, values, found);
+            row[FGD_COUNT] = 0;
+            continue;
+        }
         memcpy(t->index + first, list, (size_t)found * sizeof *list);
         memcpy(t->value + first, values, (size_t)found * sizeof *list);
     }
@@ -157,11 +174,15 @@ void fgd_topk_place(fgd_topk *t)
 /* The k-th largest magnitude among the candidates, and where each chunk's go. */
 int fgd_topk_select(fgd_topk *t)
 {
-    if (t->used < t->k)
-        return 1;
-    if (t->used > t->capacity)
-        return 2;
-    int64_t key = kth_largest(t->value, t->used, t->k, t->key), chunks = fgd_sparse_chunks(t->x.n);
+    int64_t chunks = fgd_sparse_chunks(t->x.n);
+    if (t->used < t->k || t->used > t->capacity) {
+        for (int64_t c = 0; c < chunks && clears(t); c++) {
+            const int64_t *row = t->chunk + c * FGD_FIELDS;
+            restore(t, t->index + row[FGD_FIRST], t->value + row[FGD_FIRST], row[FGD_COUNT]);
+        }
+        return t->used < t->k ? 1 : 2;
+    }
+    int64_t key = kth_largest(t->value, t->used, t->k, t->key);
     if (key < 0)
         return -1;
     t->key = (uint32_t)key;
@@ -215,7 +236,7 @@ static int64_t candidates(const fgd_topk *t, int64_t c, uint32_t *list, const ui
     int64_t lo = c * FGD_SPARSE_CHUNK;
     *index = list;
     *value = list + FGD_SPARSE_CHUNK;
-    return FGD_CALL(scan)(&t->x, t->memory, t->mode, lo, FGD_MIN(t->x.n - lo, FGD_SPARSE_CHUNK), t->key, (uint8_t *)list,
+    return FGD_CALL(scan)(&t->x, t->memory, t->mode, 0, lo, FGD_MIN(t->x.n - lo, FGD_SPARSE_CHUNK), t->key, (uint8_t *)list,
                           (uint8_t *)(list + FGD_SPARSE_CHUNK));
 }
 
@@ -245,8 +266,8 @@ int fgd_topk_emit(fgd_topk *t, fgd_job *job)
         int64_t *row = t->chunk + c * FGD_FIELDS, found = candidates(t, c, list, &index, &value);
         uint8_t *indices = t->body + 4 * row[FGD_START];
         uint8_t *values = t->bits == 32 ? t->body + 4 * (t->k + row[FGD_START]) : (uint8_t *)(t->kept + row[FGD_START]);
-        int64_t kept = FGD_CALL(filter)(index, value, found, t->key, row[FGD_TIES], indices, values);
-        if (t->bits == 32)
+        int64_t kept = FGD_CALL(filter)(index, value, found, t->key, row[FGD_TIES], clears(t) ? t->memory : NULL, indices, values);
+        if (t->bits == 32 && !clears(t))
             FGD_CALL(remember)(t->memory, t->after, indices, values, kept);
     }
     free(list);
@@ -278,8 +299,9 @@ void fgd_threshold_scan(const fgd_vector *x, float *memory, fgd_mode mode, uint3
 {
     FOR_CHUNKS(x->n, job) {
         uint8_t *index = body + 4 * lo, *value = body + 4 * (x->n + lo);
-        kept[c] = FGD_CALL(scan)(x, memory, mode, lo, count, key, index, value);
-        FGD_CALL(remember)(memory, mode, index, value, kept[c]);
+        kept[c] = FGD_CALL(scan)(x, memory, mode, mode == FGD_FEEDBACK, lo, count, key, index, value);
+        if (mode == FGD_DIFFERENCE)
+            FGD_CALL(remember)(memory, mode, index, value, kept[c]);
     }
 }
 

@@ -40,74 +40,103 @@ static void FN(add_chunk)(const fgd_vector *x, float *memory, int64_t lo, int64_
     }
 }
 
+/* ---- vectors as wide as the machine's registers: LARGE(v, least) has a bit for each lane whose magnitude is above `least` */
+
+#if FGD_LEVEL == 2
+#define VEC v16f
+#define WORDS v16i
+#define LANES 16
+#define LARGE(v, least) (uint32_t) _mm512_cmpgt_epi32_mask((__m512i)((WORDS)(v) & 0x7fffffff), (__m512i)(least))
+#elif FGD_LEVEL == 1
+#define VEC v8f
+#define WORDS v8si
+#define LANES 8
+#define LARGE(v, least) (uint32_t) _mm256_movemask_ps((__m256)(((WORDS)(v) & 0x7fffffff) > (least)))
+#else
+#define VEC v4f
+#define WORDS v4si
+#define LANES 4
+#if FGD_X86_CLONES
+#define LARGE(v, least) (uint32_t) _mm_movemask_ps((__m128)(((WORDS)(v) & 0x7fffffff) > (least)))
+#else
+#define LARGE(v, least) FN(large)(v, least)
+FGD_INLINE uint32_t FN(large)(v4f v, v4si least)
+{
+    v4si above = ((v4si)v & 0x7fffffff) > least;
+    return (uint32_t)((above[0] & 1) | (above[1] & 2) | (above[2] & 4) | (above[3] & 8));
+}
+#endif
+#endif
+
+/* One vector of p. */
+FGD_INLINE VEC FN(load_p)(const float *g, const float *m, const fgd_mode mode)
+{
+    VEC p, was;
+    memcpy(&p, g, sizeof p);
+    if (mode != FGD_PLAIN)
+        memcpy(&was, m, sizeof was);
+    return mode == FGD_FEEDBACK ? was + p : mode == FGD_DIFFERENCE ? p - was : p;
+}
+
 /* ---- one chunk's candidates
  *
  * Formula: the coordinates and values of p with a magnitude of at least `key`, in order; how many. p as in compress.h; with FEEDBACK it
- *          becomes the memory. `index` and `value` have room for as many words as there are elements.
- * Cost:    reads x and the memory (PLAIN: x alone), writes the memory in FEEDBACK, and the candidates.
+ *          becomes the memory, but for the candidates where `cleared`, which points to the memory or is NULL: 0 there.
+ *          `index` and `value` have room for as many words as there are elements.
+ * Cost:    reads x and the memory (PLAIN: x alone), writes the memory in FEEDBACK, and the candidates. Groups of 16 that hold any are
+ *          listed first, which takes no branch that depends on the data; only those are looked at again.
  */
-FGD_INLINE int64_t FN(scan_floats)(const float *g, float *m, const fgd_mode mode, int64_t count, uint32_t lo, uint32_t key,
-                                   uint8_t *index, uint8_t *value)
+FGD_INLINE int64_t FN(scan_floats)(const float *g, float *m, float *cleared, const fgd_mode mode, int64_t count, uint32_t lo,
+                                   uint32_t key, uint8_t *index, uint8_t *value)
 {
-    int64_t i = 0, found = 0;
-#if FGD_LEVEL == 2
-    /* Without a branch: a compressed vector is stored whole, what follows its `found` words is overwritten by the next. */
-    __m512i at = _mm512_add_epi32(_mm512_set1_epi32((int32_t)lo),
-                                  _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
-    __m512i least = _mm512_set1_epi32((int32_t)key), size = _mm512_set1_epi32(0x7fffffff), next = _mm512_set1_epi32(16);
+    int64_t i = 0, found = 0, groups = 0;
+    uint16_t group[FGD_BLOCK / 16 + 1];
+    WORDS least = (WORDS){0} + ((int32_t)key - 1);
     for (; i + 16 <= count; i += 16) {
-        __m512 p = _mm512_loadu_ps(g + i);
-        if (mode == FGD_FEEDBACK) {
-            p = _mm512_add_ps(_mm512_loadu_ps(m + i), p);
-            _mm512_storeu_ps(m + i, p);
-        } else if (mode == FGD_DIFFERENCE)
-            p = _mm512_sub_ps(p, _mm512_loadu_ps(m + i));
-        __m512i bits = _mm512_castps_si512(p);
-        __mmask16 large = _mm512_cmpge_epu32_mask(_mm512_and_si512(bits, size), least);
-        _mm512_storeu_si512(index + 4 * found, _mm512_maskz_compress_epi32(large, at));
-        _mm512_storeu_si512(value + 4 * found, _mm512_maskz_compress_epi32(large, bits));
-        found += __builtin_popcount(large);
-        at = _mm512_add_epi32(at, next);
+        uint32_t any = 0;
+#pragma GCC unroll 4
+        for (int j = 0; j < 16; j += LANES) {
+            VEC p = FN(load_p)(g + i + j, m + i + j, mode);
+            if (mode == FGD_FEEDBACK)
+                memcpy(m + i + j, &p, sizeof p);
+            any |= LARGE(p, least);
+        }
+        group[groups] = (uint16_t)i;
+        groups += any != 0;
     }
+    const float *from = mode == FGD_FEEDBACK ? m : g;
+    const fgd_mode again = mode == FGD_FEEDBACK ? FGD_PLAIN : mode;
+    for (int64_t e = 0; e < groups; e++) {
+        int64_t first = group[e];
+#if FGD_LEVEL == 2
+        /* A compressed vector is stored whole: what follows its words is overwritten by the next. */
+        VEC p = FN(load_p)(from + first, m + first, again);
+        __mmask16 large = (__mmask16)LARGE(p, least);
+        WORDS at = (WORDS){0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15} + (int32_t)(lo + (uint32_t)first);
+        _mm512_storeu_si512(index + 4 * found, _mm512_maskz_compress_epi32(large, (__m512i)at));
+        _mm512_storeu_si512(value + 4 * found, _mm512_maskz_compress_epi32(large, (__m512i)p));
+        if (cleared)
+            _mm512_mask_storeu_ps(cleared + first, large, _mm512_setzero_ps());
+        found += __builtin_popcount(large);
 #else
-#if FGD_LEVEL == 1
-    v8si least = (v8si){0} + ((int32_t)key - 1);
-    enum { WIDTH = 8 };
-#else
-    v4si least = (v4si){0} + ((int32_t)key - 1);
-    enum { WIDTH = 4 };
-#endif
-    for (; i + 16 <= count; i += 16) {
-        float p[16];
-        for (int j = 0; j < 16; j++)
-            p[j] = mode == FGD_FEEDBACK ? m[i + j] + g[i + j] : mode == FGD_DIFFERENCE ? g[i + j] - m[i + j] : g[i + j];
-        if (mode == FGD_FEEDBACK)
-            memcpy(m + i, p, sizeof p);
         uint32_t large = 0;
-        for (int j = 0; j < 16; j += WIDTH) {
-#if FGD_LEVEL == 1
-            v8si bits;
-            memcpy(&bits, p + j, sizeof bits);
-            large |= (uint32_t)_mm256_movemask_ps((__m256)((bits & 0x7fffffff) > least)) << j;
-#elif FGD_X86_CLONES
-            v4si bits;
-            memcpy(&bits, p + j, sizeof bits);
-            large |= (uint32_t)_mm_movemask_ps((__m128)((bits & 0x7fffffff) > least)) << j;
-#else
-            v4si bits;
-            memcpy(&bits, p + j, sizeof bits);
-            v4si above = (bits & 0x7fffffff) > least;
-            large |= (uint32_t)((above[0] & 1) | (above[1] & 2) | (above[2] & 4) | (above[3] & 8)) << j;
-#endif
+        float p[16];
+#pragma GCC unroll 4
+        for (int j = 0; j < 16; j += LANES) {
+            VEC v = FN(load_p)(from + first + j, m + first + j, again);
+            memcpy(p + j, &v, sizeof v);
+            large |= LARGE(v, least) << j;
         }
         for (; large; large &= large - 1, found++) {
             int j = __builtin_ctz(large);
-            uint32_t at = lo + (uint32_t)(i + j), bits = FN(bits_of)(p[j]);
+            uint32_t at = lo + (uint32_t)(first + j);
             memcpy(index + 4 * found, &at, sizeof at);
-            memcpy(value + 4 * found, &bits, sizeof bits);
+            memcpy(value + 4 * found, p + j, sizeof *p);
+            if (cleared)
+                cleared[first + j] = 0.0f;
         }
-    }
 #endif
+    }
     for (; i < count; i++) {
         float p = mode == FGD_FEEDBACK ? m[i] + g[i] : mode == FGD_DIFFERENCE ? g[i] - m[i] : g[i];
         if (mode == FGD_FEEDBACK)
@@ -116,30 +145,32 @@ FGD_INLINE int64_t FN(scan_floats)(const float *g, float *m, const fgd_mode mode
         if (MAGNITUDE(bits) >= key) {
             memcpy(index + 4 * found, &at, sizeof at);
             memcpy(value + 4 * found, &bits, sizeof bits);
+            if (cleared)
+                cleared[i] = 0.0f;
             found++;
         }
     }
     return found;
 }
 
-static int64_t FN(scan)(const fgd_vector *x, float *memory, fgd_mode mode, int64_t lo, int64_t count, uint32_t key, uint8_t *index,
-                        uint8_t *value)
+static int64_t FN(scan)(const fgd_vector *x, float *memory, fgd_mode mode, int clear, int64_t lo, int64_t count, uint32_t key,
+                        uint8_t *index, uint8_t *value)
 {
     float converted[FGD_BLOCK] __attribute__((aligned(64)));
-    int64_t found = 0, length = x->dtype == FGD_F32 ? count : FGD_BLOCK;
-    for (int64_t at = 0; at < count; at += length) {
-        int64_t some = FGD_MIN(count - at, length);
+    int64_t found = 0;
+    for (int64_t at = 0; at < count; at += FGD_BLOCK) {
+        int64_t some = FGD_MIN(count - at, FGD_BLOCK);
         const float *g = (const float *)x->data + lo + at;
         if (x->dtype != FGD_F32) {
             FN(load_block)(x, lo + at, some, converted);
             g = converted;
         }
-        float *m = mode == FGD_PLAIN ? NULL : memory + lo + at;
+        float *m = mode == FGD_PLAIN ? NULL : memory + lo + at, *cleared = clear ? memory + lo + at : NULL;
         uint8_t *i = index + 4 * found, *v = value + 4 * found;
         uint32_t first = (uint32_t)(lo + at);
-        found += mode == FGD_FEEDBACK     ? FN(scan_floats)(g, m, FGD_FEEDBACK, some, first, key, i, v)
-                 : mode == FGD_DIFFERENCE ? FN(scan_floats)(g, m, FGD_DIFFERENCE, some, first, key, i, v)
-                                          : FN(scan_floats)(g, m, FGD_PLAIN, some, first, key, i, v);
+        found += mode == FGD_FEEDBACK     ? FN(scan_floats)(g, m, cleared, FGD_FEEDBACK, some, first, key, i, v)
+                 : mode == FGD_DIFFERENCE ? FN(scan_floats)(g, m, NULL, FGD_DIFFERENCE, some, first, key, i, v)
+                                          : FN(scan_floats)(g, NULL, cleared, FGD_PLAIN, some, first, key, i, v);
     }
     return found;
 }
@@ -198,9 +229,12 @@ static void FN(histogram)(const fgd_vector *x, float *memory, fgd_mode mode, int
     }
 }
 
-/* ---- what is kept of one chunk's candidates: those above the key, and the first `ties` of those equal to it */
-static int64_t FN(filter)(const uint32_t *index, const uint32_t *value, int64_t count, uint32_t key, int64_t ties, uint8_t *indices,
-                          uint8_t *values)
+/* ---- what is kept of one chunk's candidates: those above the key, and the first `ties` of those equal to it
+ *
+ * The others get their values back where the memory was cleared; `cleared` points to it or is NULL.
+ */
+static int64_t FN(filter)(const uint32_t *index, const uint32_t *value, int64_t count, uint32_t key, int64_t ties, float *cleared,
+                          uint8_t *indices, uint8_t *values)
 {
     int64_t i = 0, kept = 0;
 #if FGD_LEVEL == 2
@@ -219,12 +253,20 @@ static int64_t FN(filter)(const uint32_t *index, const uint32_t *value, int64_t 
         _mm512_mask_storeu_epi32(indices + 4 * kept, first, _mm512_maskz_compress_epi32((__mmask16)large, at));
         _mm512_mask_storeu_epi32(values + 4 * kept, first, _mm512_maskz_compress_epi32((__mmask16)large, bits));
         kept += found;
+        if (cleared)
+            for (uint32_t rest = inside & ~large; rest; rest &= rest - 1) {
+                int64_t j = i + __builtin_ctz(rest);
+                memcpy(cleared + index[j], value + j, sizeof *value);
+            }
     }
 #endif
     for (; i < count; i++) {
         uint32_t magnitude = MAGNITUDE(value[i]);
-        if (magnitude < key || (magnitude == key && !ties))
+        if (magnitude < key || (magnitude == key && !ties)) {
+            if (cleared)
+                memcpy(cleared + index[i], value + i, sizeof *value);
             continue;
+        }
         ties -= magnitude == key;
         memcpy(indices + 4 * kept, index + i, sizeof *index);
         memcpy(values + 4 * kept, value + i, sizeof *value);
@@ -370,6 +412,10 @@ FGD_NOINLINE void FN(gather)(const fgd_vector *x, float *memory, fgd_mode mode, 
 }
 
 #undef MAGNITUDE
+#undef VEC
+#undef WORDS
+#undef LANES
+#undef LARGE
 #undef FGD_WIDE
 #undef FGD_QUADS
 #undef FGD_WORDS

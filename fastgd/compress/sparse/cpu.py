@@ -18,7 +18,7 @@ from ..state import DIFFERENCE, FEEDBACK, PLAIN, State, Stream, Vector
 
 _SMALL = 1 << 14  # elements of which all may be candidates
 _MOST = 8  # with more than one in as many kept, candidates take more memory than they save time
-_MARGIN = 1 << 19  # of the guess, in units of the last place; a sixteenth of an octave
+_MARGIN, _LEAST_MARGIN, _MOST_MARGIN = 1 << 19, 1 << 16, 1 << 22  # of the guess, in units of the last place: 2^23 are an octave
 _DIGITS = (1 << 31, 20), (1 << 20, 9), (1 << 9, 0)  # spans of the histograms, shifts of their bins
 
 _from_buffer, _new = ffi.from_buffer, ffi.new
@@ -65,17 +65,16 @@ class _TopK:
         small = self.n <= _SMALL
         if not small and self.k > self.n // _MOST:
             return False
-        self.reserve(self.n if small else self.k + self.k // 2 + 4096)
+        self.reserve(self.n if small else min(4 * self.k, self.n // 4) + 4096)
         extra, t = self.state.extra, self.t
-        key, margin = int(extra.get("key", 0)), int(extra.get("margin", _MARGIN))
+        key, margin = int(extra.pop("key", 0)), int(extra.get("margin", _MARGIN))
         if key > margin:
             t.key = key - margin
-            if self.choose():
-                share = t.used / self.k
-                margin = margin * 9 // 10 if share > 1.5 else margin * 9 // 8 if share < 1.15 else margin
-                extra["key"], extra["margin"] = int(t.key), max(1 << 10, min(margin, 1 << 23))
+            chosen = self.choose()
+            extra["margin"] = max(_LEAST_MARGIN, min(_adapted(margin, t.used / self.k), _MOST_MARGIN))
+            if chosen:
+                extra["key"] = int(t.key)
                 return True
-            margin = 2 * margin if t.used < self.k else margin // 2
         if small:
             t.key = 0
         else:
@@ -83,8 +82,8 @@ class _TopK:
             if t.key == 0:
                 return False
         chosen = self.choose()
-        if chosen and self.state.memory is not None:
-            extra["key"], extra["margin"] = int(t.key), max(1 << 10, min(margin, 1 << 23))
+        if chosen and key == 0 and self.state.memory is not None:  # after a guess that failed, the next step samples again
+            extra["key"] = int(t.key)
         return chosen
 
     def choose(self) -> bool:
@@ -110,8 +109,6 @@ class _TopK:
             t.index = ffi.NULL
             self.parallel(lib.fgd_topk_tally)
             lib.fgd_topk_place(t)
-        if self.state.memory is not None:
-            self.state.extra["key"] = int(t.key)
 
     def reserve(self, capacity: int) -> None:
         """Room for candidates."""
@@ -155,6 +152,11 @@ def randk(codec: Any, x: Vector, state: State, mode: int, stream: Stream, body: 
     _threads.run(lambda: lib.fgd_randk_gather(r, vector, memory, mode, job), threads=threads, chunks=lib.fgd_randk_tickets(k),
                  keep=(data, state.memory, body))
     return k
+
+
+def _adapted(margin: int, share: float) -> int:
+    """The margin after candidates for `share` k: too few cost another pass, many cost little."""
+    return 2 * margin if share < 1.0 else margin * 5 // 4 if share < 1.12 else margin * 15 // 16 if share > 1.5 else margin
 
 
 def _add(x: Vector, state: State, threads: int) -> None:
