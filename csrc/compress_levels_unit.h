@@ -207,41 +207,46 @@ FGD_INLINE uint32_t FN(unit)(const int kind, const FN(coder) *how, fgd_mode mode
     return signs;
 }
 
-/* `count` coordinates from p[skew] on, skew < FGD_UNIT; p is readable in whole units. `memory` and `out` are those of p[skew];
- * `memory` is not used in PLAIN, `signs` by Natural alone, whose skew is 0. */
+/* `count` of the coordinates of a unit, from p[skew] on; the others are zeros or a neighbour's, and what becomes of them is dropped.
+ * `memory` and `out` are those of p[skew]; `memory` is not used in PLAIN, `signs` by Natural alone, whose skew is 0. */
+FGD_INLINE void FN(part_of_unit)(const int kind, const FN(coder) *how, const fgd_mode mode, const float *p, uint32_t first,
+                                 int64_t skew, int64_t count, float *memory, uint8_t *out, uint8_t *signs)
+{
+    float part[FGD_UNIT] = {0};
+    uint8_t codes[FGD_UNIT];
+    if (mode != FGD_PLAIN)
+        memcpy(part + skew, memory, (size_t)count * sizeof *part);
+    uint32_t word = FN(unit)(kind, how, mode, p, first, part, codes) & (((uint32_t)1 << count) - 1);
+    if (mode != FGD_PLAIN)
+        memcpy(memory, part + skew, (size_t)count * sizeof *part);
+    memcpy(out, codes + skew, (size_t)count);
+    if (kind == FGD_NATURAL)
+        memcpy(signs, &word, (size_t)(count + 7) / 8);
+}
+
+/* The same for any number of coordinates; p is readable in whole units. */
 FGD_INLINE void FN(units)(const int kind, const FN(coder) *how, const fgd_mode mode, const float *p, uint32_t first, int64_t skew,
                           int64_t count, float *memory, uint8_t *out, uint8_t *signs)
 {
+    int64_t i = skew ? FGD_MIN(FGD_UNIT - skew, count) : 0; /* coordinates done */
+    if (i)
+        FN(part_of_unit)(kind, how, mode, p, first, skew, i, memory, out, signs);
+    p += skew;
+    first += (uint32_t)(skew + i) / 2;
     const FN(coder) own = *how; /* in registers: as far as C knows, `out` may overwrite *how */
-    how = &own;
-    for (int64_t u = 0; u < skew + count; u += FGD_UNIT) {
-        uint32_t hashed = first + (uint32_t)(u / 2), word;
-        __builtin_prefetch(own.next_x + u * own.item);
-        __builtin_prefetch(own.next_x + (u + FGD_UNIT / 2) * own.item);
+    for (; i + FGD_UNIT <= count; i += FGD_UNIT, first += FGD_UNIT / 2) {
+        __builtin_prefetch(own.next_x + i * own.item);
+        __builtin_prefetch(own.next_x + (i + FGD_UNIT / 2) * own.item);
         if (mode != FGD_PLAIN) {
-            __builtin_prefetch(own.next_memory + u * 4);
-            __builtin_prefetch(own.next_memory + (u + FGD_UNIT / 2) * 4);
+            __builtin_prefetch(own.next_memory + i * 4);
+            __builtin_prefetch(own.next_memory + (i + FGD_UNIT / 2) * 4);
         }
-        if (u >= skew && u + FGD_UNIT <= skew + count) {
-            word = FN(unit)(kind, how, mode, p + u, hashed, mode ? memory + (u - skew) : NULL, out + (u - skew));
-            if (kind == FGD_NATURAL)
-                memcpy(signs + u / 8, &word, sizeof word);
-            continue;
-        }
-        float part[FGD_UNIT] = {0};
-        uint8_t codes[FGD_UNIT];
-        int64_t from = FGD_MAX(skew - u, 0), at = u + from - skew;
-        size_t left = (size_t)(FGD_MIN(FGD_UNIT, skew + count - u) - from);
-        if (mode != FGD_PLAIN)
-            memcpy(part + from, memory + at, left * sizeof *part);
-        word = FN(unit)(kind, how, mode, p + u, hashed, part, codes);
-        if (mode != FGD_PLAIN)
-            memcpy(memory + at, part + from, left * sizeof *part);
-        memcpy(out + at, codes + from, left);
-        word &= ((uint32_t)1 << left) - 1;
+        uint32_t word = FN(unit)(kind, &own, mode, p + i, first, mode ? memory + i : NULL, out + i);
         if (kind == FGD_NATURAL)
-            memcpy(signs + u / 8, &word, (left + 7) / 8);
+            memcpy(signs + i / 8, &word, sizeof word);
     }
+    if (i < count)
+        FN(part_of_unit)(kind, how, mode, p + i, first, 0, count - i, mode ? memory + i : NULL, out + i, signs + i / 8);
 }
 
 #define CASES(kind) /* one loop for each codec and mode */                                                                       \
