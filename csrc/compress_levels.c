@@ -51,7 +51,7 @@ FGD_INLINE float fgd_next(float v, int by)
 }
 
 /* The ruler of a bucket with that largest magnitude and number of levels (docs/wire.md). A step below the normal numbers is
- * rounded up and the inverse down, so that no coordinate lies beyond the last level; `before` keeps the inverse a normal number.
+ * rounded up and the inverse down, so that no coordinate lies beyond the last level; `before` keeps the inverse and 2^24 times it normal numbers.
  * The rounds, four at most, are bounded for what is not finite. */
 FGD_INLINE fgd_ruler fgd_measure(float top, float levels)
 {
@@ -62,7 +62,7 @@ FGD_INLINE fgd_ruler fgd_measure(float top, float levels)
         ruler.step = fgd_next(ruler.step, -1);
     else if (ruler.step < 0x1p-126f && ruler.step * levels < top)
         ruler.step = fgd_next(ruler.step, 1);
-    if (ruler.step < 0x1p-126f)
+    if (ruler.step < 0x1p-100f)
         ruler.before = 0x1p64f;
     else if (ruler.step > 0x1p126f)
         ruler.before = 0x1p-64f;

@@ -195,7 +195,7 @@ static void FN(encode_levels)(const fgd_vector *x, float *memory, fgd_mode mode,
     fgd_ruler ruler[FGD_BLOCK];
     ruler[0] = (fgd_ruler){0.0f, 1.0f, 0.0f};
     FN(sink) sink = {body, 0, how->width, {0}, {0}};
-    FN(coder) coder = {{0.0f, 1.0f, 0.0f}, {0, 0}, -1, 0x1.8p23f + (float)how->offset, NULL, NULL, fgd_itemsize(x->dtype)};
+    FN(coder) coder = {{0.0f, 1.0f, 0.0f}, {0, 0}, -1, how->offset, NULL, NULL, fgd_itemsize(x->dtype)};
     int64_t bucket = how->kind >= FGD_TERNARY ? FGD_BLOCK : how->bucket;
     int64_t group = bucket > FGD_GROUP ? bucket : FGD_GROUP / bucket * bucket;
     sink.codes += how->kind < FGD_TERNARY ? fgd_levels_steps(x->n, bucket) : how->kind == FGD_TERNARY ? 4 : 0;
@@ -238,7 +238,7 @@ static void FN(encode_levels)(const fgd_vector *x, float *memory, fgd_mode mode,
 #undef WIDTH
 #undef ROTATED
 #undef HIGHER
-#undef FLOOR
+#undef NEAREST
 #undef SIGNS
 #undef HALF
 #undef LOW

@@ -9,7 +9,7 @@
 #define WIDTH 16
 #define ROTATED(v) (v16u) _mm512_rol_epi32((__m512i)(v), 16)
 #define HIGHER(a, b) (v16f) _mm512_max_ps((__m512)(a), (__m512)(b))
-#define FLOOR(v) (v16f) _mm512_roundscale_ps((__m512)(v), _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC)
+#define NEAREST(v) (v16i) _mm512_cvtps_epi32((__m512)(v))
 #define SIGNS(v) (uint32_t) _mm512_movepi32_mask((__m512i)(v))
 #define HALF v8d /* as many doubles as half a VEC holds floats */
 #define LOW(v) (v8d) _mm512_cvtps_pd(_mm512_castps512_ps256((__m512)(v)))
@@ -22,7 +22,7 @@
 #define ROTATED(v) (WORD) _mm256_shuffle_epi8((__m256i)(v), _mm256_set_epi64x(0x0d0c0f0e09080b0a, 0x0504070601000302, \
                                                                               0x0d0c0f0e09080b0a, 0x0504070601000302))
 #define HIGHER(a, b) (v8f) _mm256_max_ps((__m256)(a), (__m256)(b))
-#define FLOOR(v) (v8f) _mm256_floor_ps((__m256)(v))
+#define NEAREST(v) (v8si) _mm256_cvtps_epi32((__m256)(v))
 #define SIGNS(v) (uint32_t) _mm256_movemask_ps((__m256)(v))
 #define HALF v4d
 #define LOW(v) (v4d) _mm256_cvtps_pd(_mm256_castps256_ps128((__m256)(v)))
@@ -33,15 +33,16 @@
 #define WORD FN(words)
 #define WIDTH 4
 #define ROTATED(v) ((v) << 16 | (v) >> 16)
-#define FLOOR(v) FN(floor)(v)
 #define HALF v2d
 #define LOW(v) (v2d){(v)[0], (v)[1]}
 #define HIGH(v) (v2d){(v)[2], (v)[3]}
 #if FGD_X86_CLONES
 #define HIGHER(a, b) (v4f) _mm_max_ps((__m128)(a), (__m128)(b))
+#define NEAREST(v) (v4si) _mm_cvtps_epi32((__m128)(v))
 #define SIGNS(v) (uint32_t) _mm_movemask_ps((__m128)(v))
 #else
 #define HIGHER(a, b) FN(higher)(a, b)
+#define NEAREST(v) FN(nearest)(v)
 #define SIGNS(v) FN(signs)(v)
 
 FGD_INLINE v4f FN(higher)(v4f a, v4f b)
@@ -55,14 +56,15 @@ FGD_INLINE uint32_t FN(signs)(v4f v)
     v4si bits = (v4si)v < 0;
     return (bits[0] & 1) | (bits[1] & 2) | (bits[2] & 4) | (bits[3] & 8);
 }
-#endif
 
-/* Of numbers that an int holds: the whole part, one less where that is too much. */
-FGD_INLINE v4f FN(floor)(v4f v)
+/* Of numbers that an int holds: to the nearest, ties to even. From 2^23 on they are integers. */
+FGD_INLINE v4si FN(nearest)(v4f v)
 {
-    v4f whole = __builtin_convertvector(__builtin_convertvector(v, v4si), v4f);
-    return whole - (v4f)((v4si)(whole > v) & (v4si)(v4f){1.0f, 1.0f, 1.0f, 1.0f});
+    v4si sign = (v4si)v & INT32_MIN;
+    v4f size = (v4f)((v4si)v & INT32_MAX), shift = (v4f)((v4si)(size < 0x1p23f) & (v4si)((v4f){0} + 0x1p23f));
+    return __builtin_convertvector((v4f)((v4si)(size + shift - shift) | sign), v4si);
 }
+#endif
 #endif
 #if FGD_LEVEL < 2
 typedef uint32_t WORD __attribute__((vector_size(4 * WIDTH)));
@@ -109,12 +111,6 @@ FGD_INLINE WORD FN(hash)(uint32_t first, fgd_hash_key key)
     return x ^ (x >> 16);
 }
 
-/* (word >> 8) * 2^-24 < fraction, as a mask. */
-FGD_INLINE INT FN(drawn)(WORD word, VEC fraction)
-{
-    return __builtin_convertvector((INT)(word >> 8), VEC) * 0x1p-24f < fraction;
-}
-
 /* The code of r in a format with so many fraction bits and that least exponent, in the low byte, and its value. In `shifted` the
  * unit of r's place in the format is the last bit, so the addition rounds and leaves in its low bits how many units there are:
  * 2^fraction at least for normal numbers, which counts as one more exponent, less for subnormal ones. What it rounds up to the
@@ -134,7 +130,7 @@ typedef struct {
     fgd_ruler ruler;
     fgd_hash_key key;
     int64_t segment; /* which the key is of */
-    float shift; /* 1.5 * 2^23, and what a code adds to its number: a sum's low bits are the code */
+    int32_t offset; /* what a code adds to its number */
     const char *next_x, *next_memory; /* what is fetched for the block after this one */
     int64_t item;
 } FN(coder);
@@ -142,18 +138,18 @@ typedef struct {
 /* Codes of WIDTH coordinates p, in the low bytes; *c is what they decode to. */
 FGD_INLINE INT FN(code)(const int kind, const FN(coder) *how, VEC p, WORD word, VEC *c)
 {
-    VEC zero = {0}, r = p * how->ruler.inverse, value;
+    VEC zero = {0}, r = p * how->ruler.inverse, fine = p * (how->ruler.inverse * 0x1p24f), value;
     INT one = (INT)(zero + 1.0f), code;
     if (kind == FGD_NEAREST) {
-        VEC shifted = r + how->shift; /* rounds to integers */
-        value = shifted - how->shift;
+        VEC shift = zero + 0x1.8p23f, shifted = r + shift; /* rounds to integers, and leaves them in the low byte */
+        value = shifted - shift;
         code = (INT)shifted;
     } else if (kind == FGD_STOCHASTIC) {
-        VEC below = FLOOR(r);
-        value = below + (VEC)(FN(drawn)(word, r - below) & one); /* + 0 makes a zero positive */
-        code = (INT)(value + how->shift);
+        INT number = (NEAREST(fine) + (INT)(word >> 8)) >> 24; /* 24 bits behind the point, and as many random ones */
+        value = __builtin_convertvector(number, VEC);
+        code = number + how->offset;
     } else if (kind == FGD_TERNARY) {
-        INT taken = FN(drawn)(word, (VEC)((INT)r & INT32_MAX)), negative = p < zero;
+        INT taken = NEAREST((VEC)((INT)fine & INT32_MAX)) > (INT)(word >> 8), negative = p < zero;
         value = (VEC)(taken & (one | (negative & INT32_MIN)));
         code = taken & (1 - negative);
     } else
@@ -207,41 +203,46 @@ FGD_INLINE uint32_t FN(unit)(const int kind, const FN(coder) *how, fgd_mode mode
     return signs;
 }
 
-/* `count` coordinates from p[skew] on, skew < FGD_UNIT; p is readable in whole units. `memory` and `out` are those of p[skew];
- * `memory` is not used in PLAIN, `signs` by Natural alone, whose skew is 0. */
+/* `count` of the coordinates of a unit, from p[skew] on; the others are zeros or a neighbour's, and what becomes of them is dropped.
+ * `memory` and `out` are those of p[skew]; `memory` is not used in PLAIN, `signs` by Natural alone, whose skew is 0. */
+FGD_INLINE void FN(part_of_unit)(const int kind, const FN(coder) *how, const fgd_mode mode, const float *p, uint32_t first,
+                                 int64_t skew, int64_t count, float *memory, uint8_t *out, uint8_t *signs)
+{
+    float part[FGD_UNIT] = {0};
+    uint8_t codes[FGD_UNIT];
+    if (mode != FGD_PLAIN)
+        memcpy(part + skew, memory, (size_t)count * sizeof *part);
+    uint32_t word = FN(unit)(kind, how, mode, p, first, part, codes) & (((uint32_t)1 << count) - 1);
+    if (mode != FGD_PLAIN)
+        memcpy(memory, part + skew, (size_t)count * sizeof *part);
+    memcpy(out, codes + skew, (size_t)count);
+    if (kind == FGD_NATURAL)
+        memcpy(signs, &word, (size_t)(count + 7) / 8);
+}
+
+/* The same for any number of coordinates; p is readable in whole units. */
 FGD_INLINE void FN(units)(const int kind, const FN(coder) *how, const fgd_mode mode, const float *p, uint32_t first, int64_t skew,
                           int64_t count, float *memory, uint8_t *out, uint8_t *signs)
 {
+    int64_t i = skew ? FGD_MIN(FGD_UNIT - skew, count) : 0; /* coordinates done */
+    if (i)
+        FN(part_of_unit)(kind, how, mode, p, first, skew, i, memory, out, signs);
+    p += skew;
+    first += (uint32_t)(skew + i) / 2;
     const FN(coder) own = *how; /* in registers: as far as C knows, `out` may overwrite *how */
-    how = &own;
-    for (int64_t u = 0; u < skew + count; u += FGD_UNIT) {
-        uint32_t hashed = first + (uint32_t)(u / 2), word;
-        __builtin_prefetch(own.next_x + u * own.item);
-        __builtin_prefetch(own.next_x + (u + FGD_UNIT / 2) * own.item);
+    for (; i + FGD_UNIT <= count; i += FGD_UNIT, first += FGD_UNIT / 2) {
+        __builtin_prefetch(own.next_x + i * own.item);
+        __builtin_prefetch(own.next_x + (i + FGD_UNIT / 2) * own.item);
         if (mode != FGD_PLAIN) {
-            __builtin_prefetch(own.next_memory + u * 4);
-            __builtin_prefetch(own.next_memory + (u + FGD_UNIT / 2) * 4);
+            __builtin_prefetch(own.next_memory + i * 4);
+            __builtin_prefetch(own.next_memory + (i + FGD_UNIT / 2) * 4);
         }
-        if (u >= skew && u + FGD_UNIT <= skew + count) {
-            word = FN(unit)(kind, how, mode, p + u, hashed, mode ? memory + (u - skew) : NULL, out + (u - skew));
-            if (kind == FGD_NATURAL)
-                memcpy(signs + u / 8, &word, sizeof word);
-            continue;
-        }
-        float part[FGD_UNIT] = {0};
-        uint8_t codes[FGD_UNIT];
-        int64_t from = FGD_MAX(skew - u, 0), at = u + from - skew;
-        size_t left = (size_t)(FGD_MIN(FGD_UNIT, skew + count - u) - from);
-        if (mode != FGD_PLAIN)
-            memcpy(part + from, memory + at, left * sizeof *part);
-        word = FN(unit)(kind, how, mode, p + u, hashed, part, codes);
-        if (mode != FGD_PLAIN)
-            memcpy(memory + at, part + from, left * sizeof *part);
-        memcpy(out + at, codes + from, left);
-        word &= ((uint32_t)1 << left) - 1;
+        uint32_t word = FN(unit)(kind, &own, mode, p + i, first, mode ? memory + i : NULL, out + i);
         if (kind == FGD_NATURAL)
-            memcpy(signs + u / 8, &word, (left + 7) / 8);
+            memcpy(signs + i / 8, &word, sizeof word);
     }
+    if (i < count)
+        FN(part_of_unit)(kind, how, mode, p + i, first, 0, count - i, mode ? memory + i : NULL, out + i, signs + i / 8);
 }
 
 #define CASES(kind) /* one loop for each codec and mode */                                                                       \

@@ -51,7 +51,7 @@ def fp8(codec: FP8, x: Vector, state: State, mode: int, stream: Stream, body: np
 def terngrad(codec: TernGrad, x: Vector, state: State, mode: int, stream: Stream, body: np.ndarray, threads: int = 1) -> int:
     p = _input(x, state, mode)
     r, _, scale = _divided(p, [_largest(p)], max(len(p), 1), 1)
-    taken = _uniform(stream, len(p)) < np.abs(r)
+    taken = _drawn(stream, len(p)) < _fine(np.abs(r))
     code = np.where(taken, np.where(p < 0, 2, 1), 0)
     _remember(state, mode, p, np.array([0, 1, -1], _F)[code] * scale)
     bits = (code[:, None] >> np.arange(2)) & 1
@@ -157,7 +157,7 @@ def _divided(p: np.ndarray, top: list[np.float32], bucket: int, levels: float) -
         step = measure / most
         step = np.where(np.isinf(step * most), np.nextafter(step, _F(0)), step)
         step = np.where((step < _TINY) & (step * most < measure), np.nextafter(step, _F(1)), step)
-        before = np.where(step < _TINY, _F(2.0**64), np.where(step > _F(2.0**126), _F(2.0**-64), _F(1)))
+        before = np.where(step < _F(2.0**-100), _F(2.0**64), np.where(step > _F(2.0**126), _F(2.0**-64), _F(1)))
         inverse = np.where(step > 0, _F(1) / (step * before), _F(0))
         while np.any(beyond := measure * before * inverse > most):
             inverse = np.where(beyond, np.nextafter(inverse, _F(0)), inverse)
@@ -171,13 +171,17 @@ def _words(stream: Stream, n: int) -> np.ndarray:
     return np.concatenate([hashes, hashes << np.uint32(16) | hashes >> np.uint32(16)], axis=1).ravel()[:n]
 
 
-def _uniform(stream: Stream, n: int) -> np.ndarray:
-    return (_words(stream, n) >> np.uint32(8)).astype(_F) * _F(2.0**-24)
+def _drawn(stream: Stream, n: int) -> np.ndarray:
+    return (_words(stream, n) >> np.uint32(8)).astype(np.int64)
+
+
+def _fine(r: np.ndarray) -> np.ndarray:
+    """With 24 bits behind the point."""
+    return np.rint(r.astype(np.float64) * 2.0**24).astype(np.int64)
 
 
 def _stochastic(r: np.ndarray, stream: Stream) -> np.ndarray:
-    below = np.floor(r)
-    return below.astype(np.int64) + (_uniform(stream, len(r)) < r - below)
+    return (_fine(r) + _drawn(stream, len(r))) >> 24
 
 
 @cache
