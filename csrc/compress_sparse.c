@@ -1,9 +1,9 @@
 /* TopK, Threshold and RandK: how work is split, selection, decoding, the entry points. The kernels are in compress_sparse_body.h.
  *
- * TopK. A guess at the k-th largest magnitude, from the last step or from a sample, makes one pass enough: what is at least as large
- * becomes a candidate, and the k-th largest magnitude is found among the candidates. Where there are fewer than k of them, or more than
- * there is room for, histograms over the whole vector find it digit by digit. Chunks are worked on in any order, but each keeps its
- * place in the result: counts a chunk, added up in order, say where.
+ * TopK. A guess at the k-th largest magnitude, from the last step or from a sample, makes one pass enough: what is at least as
+ * large becomes a candidate, and the k-th largest magnitude is found among the candidates. Where there are fewer than k of them, or
+ * more than there is room for, histograms over the whole vector find it digit by digit. Chunks are worked on in any order, but each
+ * keeps its place in the result: counts a chunk, added up in order, say where.
  */
 #include "fastgd.h"
 #include "simd.h"
@@ -17,6 +17,7 @@ enum {
     FGD_SPARSE_BINS = 2048, /* of a histogram over the vector */
     FGD_FINE_BINS = 4096,   /* of one over candidates */
     FGD_SAMPLE_LINE = 16,
+    FGD_REJECTED = 256, /* candidates whose values are put back together */
     FGD_VALUES_BUCKET = 512, /* values that share a step */
     FGD_QUANTISE_TICKET = 16, /* buckets */
     FGD_RANDK_BATCH = 512,
@@ -117,8 +118,8 @@ int fgd_topk_sample(fgd_topk *t)
     return key < 0 ? -1 : 0;
 }
 
-/* Most candidates are kept, and in FEEDBACK with 32 bits that leaves 0 in the memory: it is written while they are in the cache, and the
- * others' values are put back. */
+/* Most candidates are kept, and in FEEDBACK with 32 bits that leaves 0 in the memory: it is written while they are in the cache,
+ * and the others' values are put back. */
 static int clears(const fgd_topk *t)
 {
     return t->after == FGD_FEEDBACK && t->bits == 32 && t->index;
@@ -138,7 +139,8 @@ int fgd_topk_scan(fgd_topk *t, fgd_job *job)
         return -1;
     FOR_CHUNKS(t->x.n, job) {
         uint32_t *values = list + FGD_SPARSE_CHUNK;
-        int64_t found = FGD_CALL(scan)(&t->x, t->memory, t->mode, clears(t), lo, count, t->key, (uint8_t *)list, (uint8_t *)values);
+        int64_t found = FGD_CALL(scan)(&t->x, t->memory, t->mode, clears(t), lo, count, t->key, (uint8_t *)list,
+                                       (uint8_t *)values);
         int64_t first = __atomic_fetch_add(&t->used, found, __ATOMIC_RELAXED), *row = t->chunk + c * FGD_FIELDS;
         row[FGD_FIRST] = first;
         row[FGD_COUNT] = found;
@@ -155,8 +157,8 @@ int fgd_topk_scan(fgd_topk *t, fgd_job *job)
     return 0;
 }
 
-/* From counts of candidates above the key (FGD_START) and equal to it (FGD_TIES): where each chunk's first kept one goes, and how many
- * of its ties are kept. */
+/* From counts of candidates above the key (FGD_START) and equal to it (FGD_TIES): where each chunk's first kept one goes, and how
+ * many of its ties are kept. */
 void fgd_topk_place(fgd_topk *t)
 {
     int64_t chunks = fgd_sparse_chunks(t->x.n), ties = t->k, start = 0;
@@ -266,8 +268,9 @@ int fgd_topk_emit(fgd_topk *t, fgd_job *job)
         int64_t *row = t->chunk + c * FGD_FIELDS, found = candidates(t, c, list, &index, &value);
         uint8_t *indices = t->body + 4 * row[FGD_START];
         uint8_t *values = t->bits == 32 ? t->body + 4 * (t->k + row[FGD_START]) : (uint8_t *)(t->kept + row[FGD_START]);
-        int64_t kept = FGD_CALL(filter)(index, value, found, t->key, row[FGD_TIES], clears(t) ? t->memory : NULL, indices, values);
-        if (t->bits == 32 && !clears(t))
+        float *cleared = clears(t) ? t->memory : NULL;
+        int64_t kept = FGD_CALL(filter)(index, value, found, t->key, row[FGD_TIES], cleared, indices, values);
+        if (t->bits == 32 && !cleared)
             FGD_CALL(remember)(t->memory, t->after, indices, values, kept);
     }
     free(list);

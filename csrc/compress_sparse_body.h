@@ -80,11 +80,11 @@ FGD_INLINE VEC FN(load_p)(const float *g, const float *m, const fgd_mode mode)
 
 /* ---- one chunk's candidates
  *
- * Formula: the coordinates and values of p with a magnitude of at least `key`, in order; how many. p as in compress.h; with FEEDBACK it
- *          becomes the memory, but for the candidates where `cleared`, which points to the memory or is NULL: 0 there.
+ * Formula: the coordinates and values of p with a magnitude of at least `key`, in order; how many. p as in compress.h; with
+ *          FEEDBACK it becomes the memory. Where `cleared`, which points to the memory or is NULL, that is 0 at the candidates.
  *          `index` and `value` have room for as many words as there are elements.
- * Cost:    reads x and the memory (PLAIN: x alone), writes the memory in FEEDBACK, and the candidates. Groups of 16 that hold any are
- *          listed first, which takes no branch that depends on the data; only those are looked at again.
+ * Cost:    reads x and the memory (PLAIN: x alone), writes the memory in FEEDBACK, and the candidates. Groups of 16 that hold any
+ *          are listed first, which takes no branch that depends on the data; only those are looked at again.
  */
 FGD_INLINE int64_t FN(scan_floats)(const float *g, float *m, float *cleared, const fgd_mode mode, int64_t count, uint32_t lo,
                                    uint32_t key, uint8_t *index, uint8_t *value)
@@ -115,8 +115,10 @@ FGD_INLINE int64_t FN(scan_floats)(const float *g, float *m, float *cleared, con
         WORDS at = (WORDS){0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15} + (int32_t)(lo + (uint32_t)first);
         _mm512_storeu_si512(index + 4 * found, _mm512_maskz_compress_epi32(large, (__m512i)at));
         _mm512_storeu_si512(value + 4 * found, _mm512_maskz_compress_epi32(large, (__m512i)p));
-        if (cleared)
-            _mm512_mask_storeu_ps(cleared + first, large, _mm512_setzero_ps());
+        if (cleared) { /* a whole store: masked ones take longer */
+            VEC rest = (VEC)_mm512_maskz_mov_ps((__mmask16)~large, (__m512)p);
+            memcpy(cleared + first, &rest, sizeof rest);
+        }
         found += __builtin_popcount(large);
 #else
         uint32_t large = 0;
@@ -165,12 +167,12 @@ static int64_t FN(scan)(const fgd_vector *x, float *memory, fgd_mode mode, int c
             FN(load_block)(x, lo + at, some, converted);
             g = converted;
         }
-        float *m = mode == FGD_PLAIN ? NULL : memory + lo + at, *cleared = clear ? memory + lo + at : NULL;
+        float *m = memory ? memory + lo + at : converted, *cleared = clear ? m : NULL; /* PLAIN has none, and m is not read */
         uint8_t *i = index + 4 * found, *v = value + 4 * found;
         uint32_t first = (uint32_t)(lo + at);
         found += mode == FGD_FEEDBACK     ? FN(scan_floats)(g, m, cleared, FGD_FEEDBACK, some, first, key, i, v)
                  : mode == FGD_DIFFERENCE ? FN(scan_floats)(g, m, NULL, FGD_DIFFERENCE, some, first, key, i, v)
-                                          : FN(scan_floats)(g, NULL, cleared, FGD_PLAIN, some, first, key, i, v);
+                                          : FN(scan_floats)(g, m, cleared, FGD_PLAIN, some, first, key, i, v);
     }
     return found;
 }
@@ -212,8 +214,8 @@ static void FN(tally)(const uint32_t *value, int64_t count, uint32_t key, int64_
  *          neighbours do not wait for each other. With FEEDBACK p becomes the memory.
  * Cost:    reads x and the memory, writes the memory in FEEDBACK, and an increment an element.
  */
-static void FN(histogram)(const fgd_vector *x, float *memory, fgd_mode mode, int64_t lo, int64_t count, uint32_t key, uint32_t span,
-                          uint32_t shift, uint32_t *bin)
+static void FN(histogram)(const fgd_vector *x, float *memory, fgd_mode mode, int64_t lo, int64_t count, uint32_t key,
+                          uint32_t span, uint32_t shift, uint32_t *bin)
 {
     float p[FGD_BLOCK];
     for (int64_t at = 0; at < count; at += FGD_BLOCK) {
@@ -239,6 +241,8 @@ static int64_t FN(filter)(const uint32_t *index, const uint32_t *value, int64_t 
     int64_t i = 0, kept = 0;
 #if FGD_LEVEL == 2
     /* Stores stop where this chunk's place ends: the next one's is another thread's. */
+    uint32_t places[FGD_REJECTED + 32], floats[FGD_REJECTED + 32];
+    int rejected = 0;
     __m512i limit = _mm512_set1_epi32((int32_t)key), size = _mm512_set1_epi32(0x7fffffff);
     for (; i < count; i += 16) {
         __mmask16 inside = count - i < 16 ? (__mmask16)((1u << (count - i)) - 1) : (__mmask16)0xffff;
@@ -253,11 +257,17 @@ static int64_t FN(filter)(const uint32_t *index, const uint32_t *value, int64_t 
         _mm512_mask_storeu_epi32(indices + 4 * kept, first, _mm512_maskz_compress_epi32((__mmask16)large, at));
         _mm512_mask_storeu_epi32(values + 4 * kept, first, _mm512_maskz_compress_epi32((__mmask16)large, bits));
         kept += found;
-        if (cleared)
-            for (uint32_t rest = inside & ~large; rest; rest &= rest - 1) {
-                int64_t j = i + __builtin_ctz(rest);
-                memcpy(cleared + index[j], value + j, sizeof *value);
+        if (cleared) { /* listed first: a loop over a few bits would be a branch that nobody can predict */
+            uint32_t rest = inside & ~large;
+            _mm512_storeu_si512(places + rejected, _mm512_maskz_compress_epi32((__mmask16)rest, at));
+            _mm512_storeu_si512(floats + rejected, _mm512_maskz_compress_epi32((__mmask16)rest, bits));
+            rejected += __builtin_popcount(rest);
+            if (rejected > FGD_REJECTED || count - i <= 16) {
+                for (int j = 0; j < rejected; j++)
+                    memcpy(cleared + places[j], floats + j, sizeof *floats);
+                rejected = 0;
             }
+        }
     }
 #endif
     for (; i < count; i++) {

@@ -84,10 +84,11 @@ def decode_topk(codec: Any, header: Any, body: np.ndarray) -> np.ndarray:
     k = header.a
     index = _indices(body, k, header.n)
     if codec.bits == 32:
-        values = _finite(body[4 * k :].view("<f4") if k else np.empty(0, np.float32))
+        values = _finite(body[4 * k :])
     else:
         buckets = -(-k // _BUCKET)
-        steps, codes = np.frombuffer(body[4 * k : 4 * k + 4 * buckets].tobytes(), "<f4"), body[4 * k + 4 * buckets :].view(np.int8)
+        steps = np.frombuffer(body[4 * k : 4 * (k + buckets)].tobytes(), "<f4")
+        codes = body[4 * (k + buckets) :].view(np.int8)
         if np.signbit(steps).any() or not np.isfinite(_times_127(steps)).all():
             raise ValueError("a step is negative or too large")
         if np.any(codes == -128) or codes[np.repeat(steps, _BUCKET)[:k] == 0].any():
@@ -133,21 +134,21 @@ def _scattered(n: int, index: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 def _input(x: Vector, state: State, mode: int) -> np.ndarray:
     """p in float32."""
-    data = np.asarray(x.data)
+    data, memory = np.asarray(x.data), np.asarray(state.memory)
     g = (data.astype(np.uint32) << np.uint32(16)).view(np.float32) if x.dtype == "bfloat16" else data.astype(np.float32)
     if mode == FEEDBACK:
-        return np.asarray(state.memory + g)
-    return np.asarray(g - state.memory) if mode == DIFFERENCE else g
+        return np.asarray(memory + g)
+    return np.asarray(g - memory) if mode == DIFFERENCE else g
 
 
 def _remember(state: State, mode: int, p: np.ndarray, index: np.ndarray, values: np.ndarray) -> None:
     """memory = p - c, or memory += c; c is 0 outside of `index`."""
+    memory = np.asarray(state.memory)
     if mode == FEEDBACK:
-        p = p.copy()
-        p[index] -= values
-        state.memory[:] = p
+        memory[:] = p
+        memory[index] = p[index] - values
     elif mode == DIFFERENCE:
-        state.memory[index] += values
+        memory[index] += values
 
 
 def _keys(p: np.ndarray) -> np.ndarray:
