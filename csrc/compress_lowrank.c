@@ -13,6 +13,7 @@ enum {
     FGD_PANEL_COLUMNS = 1024, /* and columns of them, at most */
     FGD_FINISH_CHUNK = 256,   /* columns of the third pass whose sums wait for further ranks */
     FGD_AHEAD = 512,          /* elements that it fetches ahead */
+    FGD_APART = 16,           /* added to lines that would lie a power of two apart, and share few places in the cache */
     FGD_TILE = 16384,         /* entries of the right factor turned for decoding, at least FGD_MOST_RANK */
     FGD_TILE_COLUMNS = 4096,  /* and columns of them, at most */
     FGD_TICKET = 1 << 16,     /* elements of a ticket of whole rows, about */
@@ -62,7 +63,7 @@ void fgd_lowrank_start(fgd_lowrank *w, const float *warm)
             most = peak[k];
     }
     for (int64_t k = 0; k < w->rank; k++) {
-        float *q = w->right + k * w->columns;
+        float *q = w->right + k * w->pitch;
         if (peak[k] > 0.0f && peak[k] < INFINITY && peak[k] >= FGD_DEAD_WARM * most) {
             double unit = ldexp(1.0, -ilogb((double)peak[k]));
             for (int64_t j = 0; j < w->columns; j++)

@@ -18,6 +18,7 @@
 #define MASK v16i
 #define LARGER(a, b) (v16i) _mm512_max_epi32((__m512i)(a), (__m512i)(b))
 #define LEFT_ROWS 4
+#define FIRST_ROWS 2
 #elif FGD_LEVEL == 1
 #define VEC v8f
 #define WIDTH 8
@@ -27,6 +28,7 @@
 #define MASK v8si
 #define LARGER(a, b) (v8si) _mm256_max_epi32((__m256i)(a), (__m256i)(b))
 #define LEFT_ROWS 1
+#define FIRST_ROWS 1
 #else
 #define VEC v4f
 #define WIDTH 4
@@ -36,6 +38,7 @@
 #define MASK v4si
 #define LARGER(a, b) FN(larger)(a, b)
 #define LEFT_ROWS 1
+#define FIRST_ROWS 1
 #endif
 
 enum { FN(LANE_PARTS) = FGD_ROW_LANES / WIDTH, FN(WIDE_PARTS) = 8 / DOUBLES };
@@ -136,7 +139,7 @@ FGD_INLINE void FN(row_products)(const int R, const int K, const int first, cons
 {
     VEC sum[4][4][FN(LANE_PARTS)];
     MASK most = {0};
-    int64_t j = 0, pitch = w->columns;
+    int64_t j = 0, columns = w->columns, pitch = w->pitch;
 #pragma GCC unroll 4
     for (int r = 0; r < R; r++)
 #pragma GCC unroll 4
@@ -155,9 +158,9 @@ FGD_INLINE void FN(row_products)(const int R, const int K, const int first, cons
                 if (first && h == 0)
                     __builtin_prefetch(row[r] + at + FGD_AHEAD, 0, 2);
                 if (adds && h == 0)
-                    __builtin_prefetch(g + r * pitch + at + FGD_AHEAD, 0, 2);
+                    __builtin_prefetch(g + r * columns + at + FGD_AHEAD, 0, 2);
                 if (adds)
-                    y[r] += FN(load)(g + r * pitch + at);
+                    y[r] += FN(load)(g + r * columns + at);
             }
 #pragma GCC unroll 4
             for (int r = 0; r < R && first; r++) { /* no store before the last load: rows often lie a power of two apart */
@@ -174,18 +177,19 @@ FGD_INLINE void FN(row_products)(const int R, const int K, const int first, cons
             }
         }
     }
-    if (j < count) { /* zeros follow a row's end: they change no sum, as no sum is -0 */
+    int64_t rest = count % FGD_ROW_LANES;
+    if (rest) { /* zeros follow a row's end: they change no sum, as no sum is -0 */
         float y[FGD_ROW_LANES] = {0}, v[FGD_ROW_LANES] = {0};
 #pragma GCC unroll 4
         for (int r = 0; r < R; r++) {
             for (int64_t t = j; t < count && adds; t++)
-                row[r][t] += g[r * pitch + t];
+                row[r][t] += g[r * columns + t];
             if (first)
-                *peak = FN(peak)(row[r] + j, count - j, *peak);
-            memcpy(y, row[r] + j, (size_t)(count - j) * sizeof *y);
+                *peak = FN(peak)(row[r] + j, rest, *peak);
+            memcpy(y, row[r] + j, (size_t)rest * sizeof *y);
 #pragma GCC unroll 4
             for (int k = 0; k < K; k++) {
-                memcpy(v, q + k * pitch + j, (size_t)(count - j) * sizeof *v);
+                memcpy(v, q + k * pitch + j, (size_t)rest * sizeof *v);
 #pragma GCC unroll 4
                 for (int h = 0; h < FN(LANE_PARTS); h++)
                     sum[r][k][h] += FN(load)(y + h * WIDTH) * FN(load)(v + h * WIDTH);
@@ -201,7 +205,8 @@ FGD_INLINE void FN(row_products)(const int R, const int K, const int first, cons
             total[r + k * w->stride] += FN(fold_row)(sum[r][k]);
 }
 
-FGD_INLINE void FN(row_group)(const int R, const fgd_lowrank *w, int64_t i, uint32_t *peak)
+/* R rows, S at a time while their first products are made: those take more registers. */
+FGD_INLINE void FN(row_group)(const int R, const int S, const fgd_lowrank *w, int64_t i, uint32_t *peak)
 {
     float buffer[4][FGD_ROW_CHUNK] __attribute__((aligned(64)));
     float *row[4];
@@ -214,25 +219,32 @@ FGD_INLINE void FN(row_group)(const int R, const fgd_lowrank *w, int64_t i, uint
         for (int r = 0; r < R; r++)
             row[r] = adds ? w->memory + lo + r * w->columns
                           : (float *)FN(elements)(w, lo + r * w->columns, count, w->fresh, buffer[r]);
-#define PRODUCTS(K, first, adds)                                                                                             \
-    FN(row_products)(R, K, first, adds, w, row, g, w->right + k * w->columns + j, count, w->left + k * w->stride + i, peak)
-#define FIRST(K) (adds ? PRODUCTS(K, 1, 1) : PRODUCTS(K, 1, 0))
+#define PRODUCTS(R, K, at, first, adds)                                                                                      \
+    FN(row_products)(R, K, first, adds, w, row + at, g + at * w->columns, w->right + k * w->pitch + j, count,                 \
+                     w->left + k * w->stride + i + at, peak)
+#define FIRST(K)                                                                                                             \
+    for (int at = 0; at < R; at += S) {                                                                                      \
+        if (adds)                                                                                                            \
+            PRODUCTS(S, K, at, 1, 1);                                                                                        \
+        else                                                                                                                 \
+            PRODUCTS(S, K, at, 1, 0);                                                                                        \
+    }
         if (w->rank == 1)
-            FIRST(1);
+            FIRST(1)
         else if (w->rank == 2)
-            FIRST(2);
+            FIRST(2)
         else if (w->rank == 3)
-            FIRST(3);
+            FIRST(3)
         else
-            FIRST(4);
+            FIRST(4)
         for (k = 4; k + 4 <= w->rank; k += 4)
-            PRODUCTS(4, 0, 0);
+            PRODUCTS(R, 4, 0, 0, 0);
         if (w->rank - k == 3)
-            PRODUCTS(3, 0, 0);
+            PRODUCTS(R, 3, 0, 0, 0);
         else if (w->rank - k == 2)
-            PRODUCTS(2, 0, 0);
+            PRODUCTS(R, 2, 0, 0, 0);
         else if (w->rank - k == 1)
-            PRODUCTS(1, 0, 0);
+            PRODUCTS(R, 1, 0, 0, 0);
 #undef FIRST
 #undef PRODUCTS
     }
@@ -246,9 +258,9 @@ static uint32_t FN(left_rows)(const fgd_lowrank *w, int64_t lo, int64_t hi)
 {
     uint32_t peak = 0;
     for (; lo + LEFT_ROWS <= hi; lo += LEFT_ROWS)
-        FN(row_group)(LEFT_ROWS, w, lo, &peak);
+        FN(row_group)(LEFT_ROWS, FIRST_ROWS, w, lo, &peak);
     for (; lo < hi; lo++)
-        FN(row_group)(1, w, lo, &peak);
+        FN(row_group)(1, 1, w, lo, &peak);
     return peak;
 }
 
@@ -396,9 +408,9 @@ FGD_INLINE void FN(sum_group)(const int R, const fgd_lowrank *w, int64_t i, int6
  */
 static void FN(right_columns)(const fgd_lowrank *w, int64_t lo, int64_t hi)
 {
-    float sum[FGD_PANEL] __attribute__((aligned(64)));
-    double total[FGD_PANEL] __attribute__((aligned(64)));
-    int64_t count = hi - lo, pitch = fgd_lowrank_panel(w->columns, w->rank);
+    float sum[FGD_PANEL + FGD_MOST_RANK * FGD_APART] __attribute__((aligned(64)));
+    double total[FGD_PANEL + FGD_MOST_RANK * FGD_APART] __attribute__((aligned(64)));
+    int64_t count = hi - lo, pitch = fgd_lowrank_panel(w->columns, w->rank) + FGD_APART;
     int64_t size = w->rank * pitch;
     memset(total, 0, (size_t)size * sizeof *total);
     for (int64_t first = 0; first < w->rows; first += FGD_SUM_ROWS) {
@@ -415,7 +427,7 @@ static void FN(right_columns)(const fgd_lowrank *w, int64_t lo, int64_t hi)
         for (int64_t j = 0; j < count; j++) {
             double value = total[k * pitch + j] / (double)w->unit, most = w->most;
             value = value > most ? most : value >= -most ? value : -most;
-            w->right[k * w->columns + lo + j] = (float)value;
+            w->right[k * w->pitch + lo + j] = (float)value;
             fgd_put_float(w->body, (w->rows + lo + j) * w->rank + k, (float)value);
         }
 }
@@ -504,7 +516,7 @@ FGD_INLINE void FN(finish_group)(const int R, const fgd_lowrank *w, int64_t i)
     float c[4][FGD_FINISH_CHUNK] __attribute__((aligned(64)));
     int64_t chunk = w->rank > 4 ? FGD_FINISH_CHUNK : w->columns;
     for (int64_t j = 0; j < w->columns; j += chunk)
-        FN(entries)(R, 1, w->body + 4 * i * w->rank, w->rank, w->right + j, w->columns, FGD_MIN(chunk, w->columns - j), c[0],
+        FN(entries)(R, 1, w->body + 4 * i * w->rank, w->rank, w->right + j, w->pitch, FGD_MIN(chunk, w->columns - j), c[0],
                     FGD_FINISH_CHUNK, w->memory + i * w->columns + j, w->columns, w->mode == FGD_FEEDBACK ? INT32_MIN : 0);
 }
 
@@ -578,6 +590,7 @@ static void FN(add_entries)(const uint8_t *left, const uint8_t *right, int64_t r
 #undef MASK
 #undef LARGER
 #undef LEFT_ROWS
+#undef FIRST_ROWS
 #undef FGD_WIDE
 #undef FGD_QUADS
 #undef FGD_WORDS

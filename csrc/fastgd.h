@@ -255,7 +255,8 @@ typedef struct {
     uint32_t peak;            /* the largest magnitude of M unit, its bits */
     int64_t stride;           /* of left: rows, rounded up to a multiple of 8 */
     double *left;             /* rank lines of `stride` */
-    float *right;             /* rank lines of `columns` */
+    int64_t pitch;            /* of right: at least `columns` */
+    float *right;             /* rank lines of `pitch` */
     uint8_t *body;            /* of the payload */
 } fgd_lowrank;
 

@@ -13,20 +13,21 @@ from ..state import PLAIN, State, Stream, Vector
 
 _BYTES, _CHARS, _FLOATS, _DOUBLES = (ffi.typeof(name) for name in ("uint8_t[]", "char[]", "float[]", "double[]"))
 _WORK, _VECTOR, _JOB = (ffi.typeof(name) for name in ("fgd_lowrank *", "fgd_vector *", "fgd_job *"))
+_APART = 16  # floats between lines, which else would often lie a power of two apart and share few places in the cache
 _DTYPES = {"float32": 0, "float16": 2, "bfloat16": 3}
 
 
 def powersgd(codec: Any, x: Vector, state: State, mode: int, stream: Stream, body: np.ndarray, threads: int = 1) -> int:
     (rows, columns), rank = codec.shape, codec.rank
-    stride = -(-rows // 8) * 8
-    left, right = np.empty(rank * stride), np.empty(rank * columns, np.float32)
+    stride, pitch = -(-rows // 8) * 8, columns + _APART
+    left, right = np.empty(rank * stride), np.empty(rank * pitch, np.float32)
     data = ffi.from_buffer(_CHARS, x.data)
     vector = ffi.new(_VECTOR, {"data": data, "dtype": _DTYPES[x.dtype], "n": len(x.data)})
     memory = ffi.NULL if state.memory is None else ffi.from_buffer(_FLOATS, state.memory)
     w = ffi.new(_WORK, {
         "x": vector, "memory": memory, "mode": mode, "rows": rows, "columns": columns, "rank": rank, "seed": stream.seed,
         "step": stream.step, "fresh": 1, "unit": 1.0, "most": lib.fgd_lowrank_most(rank), "stride": stride,
-        "left": ffi.from_buffer(_DOUBLES, left), "right": ffi.from_buffer(_FLOATS, right),
+        "left": ffi.from_buffer(_DOUBLES, left), "pitch": pitch, "right": ffi.from_buffer(_FLOATS, right),
         "body": ffi.from_buffer(_BYTES, body)})
     keep = left, right, data, vector, memory, body
     warm = None if mode == PLAIN else _warm(state, columns, rank)
@@ -42,7 +43,7 @@ def powersgd(codec: Any, x: Vector, state: State, mode: int, stream: Stream, bod
     _run(lambda job: lib.fgd_lowrank_right(w, job), threads, lib.fgd_lowrank_column_tickets(w), keep)
     if mode != PLAIN:
         _run(lambda job: lib.fgd_lowrank_finish(w, job), threads, row_tickets, keep)
-        state.extra["right"] = np.ascontiguousarray(right.reshape(rank, columns).T)
+        state.extra["right"] = np.ascontiguousarray(right.reshape(rank, pitch)[:, :columns].T)
     return int(rank)
 
 
