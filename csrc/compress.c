@@ -1,5 +1,5 @@
-/* The room `compress`: what belongs to no family of codecs. Decoding goes over the result in blocks that stay in the cache, each block
- * through all payloads in their order, so the result is read and written once however many payloads there are.
+/* The room `compress`: what belongs to no family of codecs. Decoding goes over the result in blocks that stay in the cache,
+ * each block through all payloads in their order, so the result is read and written once however many payloads there are.
  */
 #include "fastgd.h"
 #include "simd.h"
@@ -15,12 +15,14 @@ int64_t fgd_compress_tickets(int64_t n)
     return (n + FGD_SCAN - 1) / FGD_SCAN;
 }
 
-void fgd_compress_scan(const fgd_vector *x, uint32_t *most, fgd_job *job)
+/* The bits of the largest |p_i|: *most keeps what is larger. */
+void fgd_compress_largest(const fgd_vector *x, const float *memory, fgd_mode mode, uint32_t *most, fgd_job *job)
 {
-    for (int64_t lo; (lo = fgd_take(&job->next) * FGD_SCAN) < x->n;) {
-        uint32_t found = FGD_CALL(largest)(x, lo, FGD_MIN(FGD_SCAN, x->n - lo)), seen = __atomic_load_n(most, __ATOMIC_RELAXED);
-        while (found > seen && !__atomic_compare_exchange_n(most, &seen, found, 1, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
-        }
+    uint32_t mine = 0;
+    for (int64_t lo; (lo = fgd_take(&job->next) * FGD_SCAN) < x->n;)
+        mine = FGD_MAX(mine, FGD_CALL(largest)(x, memory, mode, lo, FGD_MIN(lo + FGD_SCAN, x->n)));
+    uint32_t seen = __atomic_load_n(most, __ATOMIC_RELAXED);
+    while (seen < mine && !__atomic_compare_exchange_n(most, &seen, mine, 1, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
     }
 }
 
@@ -76,8 +78,8 @@ void fgd_compress_decode(const fgd_payload *q, int64_t count, float scale, int a
                 decoders[q[k].codec].add(q + k, lo, FGD_MIN(lo + FGD_DECODE, end), scale, add, out);
 }
 
-/* One payload whose coordinates come in no order. */
-void fgd_compress_decode_whole(const fgd_payload *q, float scale, int add, float *out)
+/* One payload, lo <= i < hi, multiples of 4096 or n: all of it where its coordinates come in no order. */
+void fgd_compress_decode_range(const fgd_payload *q, int64_t lo, int64_t hi, float scale, int add, float *out)
 {
-    decoders[q->codec].add(q, 0, q->n, scale, add, out);
+    decoders[q->codec].add(q, lo, hi, scale, add, out);
 }

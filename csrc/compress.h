@@ -5,7 +5,8 @@
  * FEEDBACK     memory + x             p - c
  * DIFFERENCE   x - memory             memory + c
  *
- * A block of p lies in the first-level cache, BLOCK floats at most, between its making and its end. Every operation is one float32
+ * A block of p lies in the first-level cache, BLOCK floats at most, between its making and its end. Every operation is one
+ * float32
  * operation, rounded once, so a memory has the same bits wherever it was computed.
  */
 #ifndef FGD_COMPRESS_ONCE

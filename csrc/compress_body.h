@@ -2,30 +2,27 @@
 #include "rows.h"
 #include "compress.h"
 
-/* The largest bits of |x_i| as a float, elements lo .. lo + count - 1: at least 0x7f800000 where one is not finite. Reads x. */
-static uint32_t FN(largest)(const fgd_vector *x, int64_t lo, int64_t count)
+/* The largest bits of |p_i| as a float, elements lo .. hi - 1: at least 0x7f800000 where one is not finite. Reads x and the
+ * memory. */
+static uint32_t FN(largest)(const fgd_vector *x, const float *memory, fgd_mode mode, int64_t lo, int64_t hi)
 {
-    uint32_t most = 0;
-    if (x->dtype == FGD_F32) {
-        const uint32_t *bits = (const uint32_t *)x->data + lo;
+    int32_t most = 0;
+    for (; lo < hi; lo += FGD_BLOCK) {
+        float block[FGD_BLOCK] __attribute__((aligned(64)));
+        const float *p = block;
+        int64_t count = FGD_MIN(FGD_BLOCK, hi - lo);
+        if (mode == FGD_PLAIN && x->dtype == FGD_F32)
+            p = (const float *)x->data + lo;
+        else
+            FN(begin_block)(x, memory, mode, lo, count, block);
         for (int64_t i = 0; i < count; i++) {
-            uint32_t magnitude = bits[i] & 0x7fffffffu;
-            most = magnitude > most ? magnitude : most;
-        }
-        return most;
-    }
-    for (int64_t i = 0; i < count; i += FGD_BLOCK) {
-        float block[FGD_BLOCK];
-        uint32_t bits[FGD_BLOCK];
-        int64_t size = FGD_MIN(FGD_BLOCK, count - i);
-        FN(load_block)(x, lo + i, size, block);
-        memcpy(bits, block, (size_t)size * sizeof *bits);
-        for (int64_t k = 0; k < size; k++) {
-            uint32_t magnitude = bits[k] & 0x7fffffffu;
-            most = magnitude > most ? magnitude : most;
+            int32_t bits;
+            memcpy(&bits, p + i, sizeof bits);
+            bits &= INT32_MAX;
+            most = FGD_MAX(most, bits);
         }
     }
-    return most;
+    return (uint32_t)most;
 }
 
 /* c = p: elements lo .. lo + count - 1 into the body. Reads x and the memory, writes the body and the memory. */

@@ -51,7 +51,8 @@ FGD_INLINE float fgd_next(float v, int by)
 }
 
 /* The ruler of a bucket with that largest magnitude and number of levels (docs/wire.md). A step below the normal numbers is
- * rounded up and the inverse down, so that no coordinate lies beyond the last level; `before` keeps the inverse and 2^24 times it normal numbers.
+ * rounded up and the inverse down, so that no coordinate lies beyond the last level; `before` keeps the inverse and 2^24 times
+ * it normal numbers.
  * The rounds, four at most, are bounded for what is not finite. */
 FGD_INLINE fgd_ruler fgd_measure(float top, float levels)
 {
@@ -101,17 +102,6 @@ void fgd_compress_levels(const fgd_vector *x, float *memory, fgd_mode mode, cons
     int64_t span = levels_span(how);
     for (int64_t lo; (lo = fgd_take(&job->next) * span) < x->n;)
         FGD_CALL(encode_levels)(x, memory, mode, how, lo, FGD_MIN(lo + span, x->n), body);
-}
-
-/* The bits of the largest magnitude: *top keeps what is larger. */
-void fgd_compress_largest(const fgd_vector *x, const float *memory, fgd_mode mode, uint32_t *top, fgd_job *job)
-{
-    uint32_t mine = 0;
-    for (int64_t lo; (lo = fgd_take(&job->next) * FGD_LEVELS_SPAN) < x->n;)
-        mine = FGD_CALL(largest_of)(x, memory, mode, lo, FGD_MIN(lo + FGD_LEVELS_SPAN, x->n), mine);
-    uint32_t seen = __atomic_load_n(top, __ATOMIC_RELAXED);
-    while (seen < mine && !__atomic_compare_exchange_n(top, &seen, mine, 1, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
-    }
 }
 
 /* ---- received bodies */

@@ -30,17 +30,6 @@ FGD_NOINLINE uint32_t FN(largest)(const float *p, int64_t count, uint32_t top)
     return (uint32_t)most;
 }
 
-static uint32_t FN(largest_of)(const fgd_vector *x, const float *memory, fgd_mode mode, int64_t lo, int64_t hi, uint32_t top)
-{
-    float p[FGD_BLOCK + FGD_UNIT];
-    for (int64_t at = lo; at < hi; at += FGD_BLOCK) {
-        int64_t count = FGD_MIN(FGD_BLOCK, hi - at);
-        FN(make)(x, memory, mode, at, count, p);
-        top = FN(largest)(p, count, top);
-    }
-    return top;
-}
-
 typedef struct {
     HALF half[2 * FN(PARTS)];
 } FN(lanes);
@@ -78,7 +67,8 @@ static float FN(norm)(const FN(lanes) *sums, float top)
     return FGD_MAX(FGD_MIN(norm, 0x1.fffffep127f), top);
 }
 
-/* Codes of one block, elements [at, at + count), which lie from p[at mod FGD_UNIT] on. A key serves 2^32 hashed indices, and those
+/* Codes of one block, elements [at, at + count), which lie from p[at mod FGD_UNIT] on. A key serves 2^32 hashed indices, and
+ * those
  * 2^33 elements. */
 static void FN(encode_part)(const fgd_levels *how, FN(coder) *coder, fgd_mode mode, const float *p, int64_t at, int64_t count,
                             float *memory, uint8_t *out, uint8_t *signs)

@@ -140,8 +140,8 @@ FGD_INLINE void FN(chunk_signs_of)(const float *x, float *memory, fgd_mode mode,
     result->below = negatives;
 }
 
-static void FN(chunk_signs)(const fgd_vector *x, float *memory, fgd_mode mode, int64_t lo, int64_t count, float upper, float lower,
-                            uint8_t *bits, fgd_sides *result, int sides)
+static void FN(chunk_signs)(const fgd_vector *x, float *memory, fgd_mode mode, int64_t lo, int64_t count, float upper,
+                            float lower, uint8_t *bits, fgd_sides *result, int sides)
 {
     float block[FGD_BLOCK];
     const float *source = block;
@@ -163,7 +163,8 @@ static void FN(chunk_signs)(const fgd_vector *x, float *memory, fgd_mode mode, i
 #undef CALL
 }
 
-/* ---- decoding: y_i = c_i, or y_i + c_i with `add`, c_i = bit i ? lower : upper; lo a multiple of 8. Reads a bit, writes y (and reads it). */
+/* ---- decoding: y_i = c_i, or y_i + c_i with `add`, c_i = bit i ? lower : upper; lo a multiple of 8. Reads a bit, writes y
+ * (and reads it). */
 static void FN(add_bits)(const uint8_t *bits, int64_t lo, int64_t hi, float upper, float lower, int add, float *out)
 {
     VEC up = (VEC){0} + upper, low = (VEC){0} + lower;
@@ -190,7 +191,8 @@ static void FN(add_bits)(const uint8_t *bits, int64_t lo, int64_t hi, float uppe
 /* ---- majority vote on 64 bytes of `voters` bit strings, FGD_VOTERS at most
  *
  * Formula: bit = 1 where more than half of the bits are.
- * Cost:    reads each string once; counters are bit-sliced, plane b holding bit b of 512 of them, so a voter costs two operations a
+ * Cost:    reads each string once; counters are bit-sliced, plane b holding bit b of 512 of them, so a voter costs two
+ * operations a
  *          plane that is in use.
  */
 static void FN(vote_line)(const uint8_t *const *bits, int64_t voters, int64_t at, int64_t bytes, uint8_t *out)

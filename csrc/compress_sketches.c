@@ -40,17 +40,6 @@ int64_t fgd_compress_sketch_tickets(int64_t n)
     return (n + SWEEP - 1) / SWEEP;
 }
 
-/* The largest bits of |p_i| as a float. */
-void fgd_compress_sketch_peak(const fgd_vector *x, const float *memory, fgd_mode mode, uint32_t *most, fgd_job *job)
-{
-    for (int64_t lo; (lo = fgd_take(&job->next) * SWEEP) < x->n;) {
-        uint32_t found = FGD_CALL(sketch_peak)(x, memory, mode, lo, FGD_MIN(lo + SWEEP, x->n));
-        uint32_t seen = __atomic_load_n(most, __ATOMIC_RELAXED);
-        while (found > seen && !__atomic_compare_exchange_n(most, &seen, found, 1, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
-        }
-    }
-}
-
 int64_t fgd_compress_sketch_groups(int64_t rows, int64_t together)
 {
     return (rows + together - 1) / together;

@@ -20,23 +20,6 @@
 #define HIGHER(a, b) (v4f)(((v4si)(b) & ((a) < (b))) | ((v4si)(a) & ~((a) < (b))))
 #endif
 
-/* The largest bits of |p_i|. Reads x and the memory. */
-FGD_NOINLINE uint32_t FN(sketch_peak)(const fgd_vector *x, const float *memory, fgd_mode mode, int64_t lo, int64_t hi)
-{
-    float p[FGD_BLOCK] __attribute__((aligned(64)));
-    uint32_t bits[FGD_BLOCK] __attribute__((aligned(64))), most = 0;
-    for (; lo < hi; lo += FGD_BLOCK) {
-        int64_t count = FGD_MIN(FGD_BLOCK, hi - lo);
-        FN(begin_block)(x, memory, mode, lo, count, p);
-        memcpy(bits, p, (size_t)count * sizeof *bits);
-        for (int64_t i = 0; i < count; i++) {
-            uint32_t magnitude = bits[i] & 0x7fffffffu;
-            most = magnitude > most ? magnitude : most;
-        }
-    }
-    return most;
-}
-
 /* Formula: sums[r][cell_r(i)] += sign_r(i) round(p_i / unit), rows first .. last - 1, coordinates lo .. hi - 1.
  * Cost:    reads x and the memory; a hash and a read and write of a cell for each row and coordinate.
  * Order:   sums of integers: any. Unsigned, so that numbers that are not finite overflow harmlessly.

@@ -1,8 +1,10 @@
 /* TopK, Threshold and RandK: how work is split, selection, decoding, the entry points. The kernels are in compress_sparse_body.h.
  *
  * TopK. A guess at the k-th largest magnitude, from the last step or from a sample, makes one pass enough: what is at least as
- * large becomes a candidate, and the k-th largest magnitude is found among the candidates. Where there are fewer than k of them, or
- * more than there is room for, histograms over the whole vector find it digit by digit. Chunks are worked on in any order, but each
+ * large becomes a candidate, and the k-th largest magnitude is found among the candidates. Where there are fewer than k of
+ * them, or
+ * more than there is room for, histograms over the whole vector find it digit by digit. Chunks are worked on in any order, but
+ * each
  * keeps its place in the result: counts a chunk, added up in order, say where.
  */
 #include "fastgd.h"

@@ -121,15 +121,13 @@ typedef struct {
 } fgd_payload;
 
 int64_t fgd_compress_tickets(int64_t n);
-void fgd_compress_scan(const fgd_vector *x, uint32_t *most, fgd_job *job); /* the bits of max |x_i| as float32 */
+/* the bits of max |p_i| as a float */
+void fgd_compress_largest(const fgd_vector *x, const float *memory, fgd_mode mode, uint32_t *most, fgd_job *job);
 void fgd_compress_identity(const fgd_vector *x, float *memory, fgd_mode mode, uint8_t *body, fgd_job *job);
 int fgd_compress_check(const fgd_payload *q);
 /* out = c of one payload, or with `add` out += scale c of `count` payloads in their order */
 void fgd_compress_decode(const fgd_payload *q, int64_t count, float scale, int add, float *out, fgd_job *job);
-void fgd_compress_decode_whole(const fgd_payload *q, float scale, int add, float *out);
-
-/* ---- compress: every codec has fgd_check_<codec>, 0 or why the body is none of an encoder's (1 value, 2 index, 3 code,
- * 4 padding), and fgd_add_<codec>: for lo <= i < hi, multiples of 4096 or n, add ? out_i += fl(scale c_i) : out_i = c_i */
+void fgd_compress_decode_range(const fgd_payload *q, int64_t lo, int64_t hi, float scale, int add, float *out);
 
 /* ---- compress: signs */
 int64_t fgd_compress_signs_tickets(int64_t n);
@@ -139,10 +137,6 @@ double fgd_compress_total(const double *sums, int64_t chunks);
 void fgd_compress_add_bits(const uint8_t *bits, int64_t n, float upper, float lower, float *out, fgd_job *job);
 int64_t fgd_compress_vote_tickets(int64_t n);
 void fgd_compress_vote(const uint8_t *const *bits, int64_t voters, int64_t n, uint8_t *out, fgd_job *job);
-int fgd_check_sign(const fgd_payload *q);
-int fgd_check_onebit(const fgd_payload *q);
-void fgd_add_sign(const fgd_payload *q, int64_t lo, int64_t hi, float scale, int add, float *out);
-void fgd_add_onebit(const fgd_payload *q, int64_t lo, int64_t hi, float scale, int add, float *out);
 
 /* ---- compress: sparse */
 typedef struct {
@@ -188,12 +182,6 @@ void fgd_threshold_scan(const fgd_vector *x, float *memory, fgd_mode mode, uint3
 int64_t fgd_threshold_pack(int64_t n, uint8_t *body, const int64_t *count); /* values kept */
 int64_t fgd_randk_tickets(int64_t k);
 void fgd_randk_gather(const fgd_randk *r, const fgd_vector *x, float *memory, fgd_mode mode, fgd_job *job);
-int fgd_check_topk(const fgd_payload *q);
-int fgd_check_threshold(const fgd_payload *q);
-int fgd_check_randk(const fgd_payload *q);
-void fgd_add_topk(const fgd_payload *q, int64_t lo, int64_t hi, float scale, int add, float *out);
-void fgd_add_threshold(const fgd_payload *q, int64_t lo, int64_t hi, float scale, int add, float *out);
-void fgd_add_randk(const fgd_payload *q, int64_t lo, int64_t hi, float scale, int add, float *out);
 
 /* ---- compress: levels */
 typedef struct {
@@ -210,28 +198,14 @@ typedef struct {
 
 int64_t fgd_compress_levels_tickets(const fgd_levels *how, int64_t n);
 void fgd_compress_levels(const fgd_vector *x, float *memory, fgd_mode mode, const fgd_levels *how, uint8_t *body, fgd_job *job);
-void fgd_compress_largest(const fgd_vector *x, const float *memory, fgd_mode mode, uint32_t *top, fgd_job *job);
-int fgd_check_qsgd(const fgd_payload *q);
-int fgd_check_int8(const fgd_payload *q);
-int fgd_check_fp8(const fgd_payload *q);
-int fgd_check_terngrad(const fgd_payload *q);
-int fgd_check_natural(const fgd_payload *q);
-void fgd_add_qsgd(const fgd_payload *q, int64_t lo, int64_t hi, float scale, int add, float *out);
-void fgd_add_int8(const fgd_payload *q, int64_t lo, int64_t hi, float scale, int add, float *out);
-void fgd_add_fp8(const fgd_payload *q, int64_t lo, int64_t hi, float scale, int add, float *out);
-void fgd_add_terngrad(const fgd_payload *q, int64_t lo, int64_t hi, float scale, int add, float *out);
-void fgd_add_natural(const fgd_payload *q, int64_t lo, int64_t hi, float scale, int add, float *out);
 
 /* ---- compress: rotation */
 int64_t fgd_compress_drive_tickets(int64_t n);
 void fgd_compress_drive(const fgd_vector *x, float *memory, fgd_mode mode, int bits, int unbiased, uint64_t seed, uint32_t step,
                         uint8_t *body, fgd_job *job);
-int fgd_check_drive(const fgd_payload *q);
-void fgd_add_drive(const fgd_payload *q, int64_t lo, int64_t hi, float scale, int add, float *out);
 
 /* ---- compress: sketches */
 int64_t fgd_compress_sketch_tickets(int64_t n);
-void fgd_compress_sketch_peak(const fgd_vector *x, const float *memory, fgd_mode mode, uint32_t *most, fgd_job *job);
 int64_t fgd_compress_sketch_groups(int64_t rows, int64_t together);
 int fgd_compress_sketch_sums(const fgd_vector *x, const float *memory, fgd_mode mode, uint64_t seed, uint32_t step, int64_t rows,
                              int64_t columns, double per_unit, int64_t together, int64_t segments, int64_t *sums, fgd_job *job);
@@ -239,10 +213,9 @@ int64_t fgd_compress_sketch_cells(int64_t cells);
 void fgd_compress_sketch_table(const int64_t *sums, int64_t cells, double unit, uint8_t *table, fgd_job *job);
 void fgd_compress_sketch_memory(const fgd_vector *x, float *memory, fgd_mode mode, int64_t rows, int64_t columns,
                                 const uint8_t *body, fgd_job *job);
-int fgd_check_countsketch(const fgd_payload *q);
-void fgd_add_countsketch(const fgd_payload *q, int64_t lo, int64_t hi, float scale, int add, float *out);
 
-/* ---- compress: lowrank. A step is start, left (once more with `unit` where the peak asks for it), orthogonalise, right, finish. */
+/* ---- compress: lowrank. A step is start, left (once more with `unit` where the peak asks for it), orthogonalise, right,
+ * finish. */
 typedef struct {
     const fgd_vector *x;      /* the matrix, row by row */
     float *memory;            /* or NULL */
@@ -268,8 +241,35 @@ void fgd_lowrank_left(fgd_lowrank *w, fgd_job *job);
 void fgd_lowrank_orthogonalise(const fgd_lowrank *w);
 void fgd_lowrank_right(const fgd_lowrank *w, fgd_job *job);
 void fgd_lowrank_finish(const fgd_lowrank *w, fgd_job *job);
-int fgd_check_powersgd(const fgd_payload *q);
-void fgd_add_powersgd(const fgd_payload *q, int64_t lo, int64_t hi, float scale, int add, float *out);
 
 /* cdef end */
+
+/* ---- decoding, for compress.c: fgd_check_<codec> is 0 or why the body is none of an encoder's (1 value, 2 index, 3 code, 4
+ * padding); fgd_add_<codec>, for lo <= i < hi, multiples of 4096 or n: add ? out_i += fl(scale c_i) : out_i = c_i */
+int fgd_check_sign(const fgd_payload *q);
+int fgd_check_onebit(const fgd_payload *q);
+void fgd_add_sign(const fgd_payload *q, int64_t lo, int64_t hi, float scale, int add, float *out);
+void fgd_add_onebit(const fgd_payload *q, int64_t lo, int64_t hi, float scale, int add, float *out);
+int fgd_check_topk(const fgd_payload *q);
+int fgd_check_threshold(const fgd_payload *q);
+int fgd_check_randk(const fgd_payload *q);
+void fgd_add_topk(const fgd_payload *q, int64_t lo, int64_t hi, float scale, int add, float *out);
+void fgd_add_threshold(const fgd_payload *q, int64_t lo, int64_t hi, float scale, int add, float *out);
+void fgd_add_randk(const fgd_payload *q, int64_t lo, int64_t hi, float scale, int add, float *out);
+int fgd_check_qsgd(const fgd_payload *q);
+int fgd_check_int8(const fgd_payload *q);
+int fgd_check_fp8(const fgd_payload *q);
+int fgd_check_terngrad(const fgd_payload *q);
+int fgd_check_natural(const fgd_payload *q);
+void fgd_add_qsgd(const fgd_payload *q, int64_t lo, int64_t hi, float scale, int add, float *out);
+void fgd_add_int8(const fgd_payload *q, int64_t lo, int64_t hi, float scale, int add, float *out);
+void fgd_add_fp8(const fgd_payload *q, int64_t lo, int64_t hi, float scale, int add, float *out);
+void fgd_add_terngrad(const fgd_payload *q, int64_t lo, int64_t hi, float scale, int add, float *out);
+void fgd_add_natural(const fgd_payload *q, int64_t lo, int64_t hi, float scale, int add, float *out);
+int fgd_check_drive(const fgd_payload *q);
+void fgd_add_drive(const fgd_payload *q, int64_t lo, int64_t hi, float scale, int add, float *out);
+int fgd_check_countsketch(const fgd_payload *q);
+void fgd_add_countsketch(const fgd_payload *q, int64_t lo, int64_t hi, float scale, int add, float *out);
+int fgd_check_powersgd(const fgd_payload *q);
+void fgd_add_powersgd(const fgd_payload *q, int64_t lo, int64_t hi, float scale, int add, float *out);
 #endif

@@ -62,10 +62,10 @@ def payload(codec: PowerSGD, n: int, body: np.ndarray) -> Any:
 def decode(codec: PowerSGD, n: int, body: np.ndarray, out: np.ndarray | None = None, scale: float = 1.0,
            span: int = 4096) -> np.ndarray:
     q, add = payload(codec, n, body), out is not None
-    assert lib.fgd_check_powersgd(q) == 0
+    assert lib.fgd_compress_check(q) == 0
     result = out if out is not None else np.full(n, np.nan, np.float32)
     for lo in range(0, n, span):
-        lib.fgd_add_powersgd(q, lo, min(lo + span, n), scale, add, ffi.from_buffer("float[]", result))
+        lib.fgd_compress_decode_range(q, lo, min(lo + span, n), scale, add, ffi.from_buffer("float[]", result))
     return result
 
 
@@ -194,16 +194,16 @@ def test_bodies_that_no_encoder_writes(level: int) -> None:
     for index, value in itertools.product((0, 7, 17, 18, 32), (np.nan, np.inf, -np.inf, 2.0**126 * 1.01)):
         values = body.copy().view("<f4")
         values[index] = value
-        assert lib.fgd_check_powersgd(payload(codec, 30, values.view(np.uint8))) == 1
+        assert lib.fgd_compress_check(payload(codec, 30, values.view(np.uint8))) == 1
         with pytest.raises(ValueError, match="no encoder"):
             reference.decode_powersgd(codec, header(codec, 30), values.view(np.uint8))
     values = body.copy().view("<f4")
     values[0] = 1.01  # a row longer than 1
-    assert lib.fgd_check_powersgd(payload(codec, 30, values.view(np.uint8))) == 1
+    assert lib.fgd_compress_check(payload(codec, 30, values.view(np.uint8))) == 1
     rng = np.random.default_rng(1)
     for _ in range(300):  # whatever passes decodes to numbers
         bits = rng.integers(0, 256, len(body), np.uint8)
-        if lib.fgd_check_powersgd(payload(codec, 30, bits)) == 0:
+        if lib.fgd_compress_check(payload(codec, 30, bits)) == 0:
             assert np.isfinite(decode(codec, 30, bits)).all()
 
 

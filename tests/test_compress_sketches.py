@@ -55,13 +55,13 @@ def payload(codec: CountSketch, n: int, body: np.ndarray) -> object:
 
 
 def check(codec: CountSketch, n: int, body: np.ndarray) -> int:
-    return int(lib.fgd_check_countsketch(payload(codec, n, body)))
+    return int(lib.fgd_compress_check(payload(codec, n, body)))
 
 
 def decode(codec: CountSketch, n: int, body: np.ndarray) -> np.ndarray:
     out = np.full(n, np.nan, np.float32)
     for lo in range(0, n, 8192):
-        lib.fgd_add_countsketch(payload(codec, n, body), lo, min(lo + 8192, n), 1.0, 0, ffi.from_buffer("float[]", out))
+        lib.fgd_compress_decode_range(payload(codec, n, body), lo, min(lo + 8192, n), 1.0, 0, ffi.from_buffer("float[]", out))
     return out
 
 
@@ -177,7 +177,7 @@ def test_adding() -> None:
     expected[4096:8192] += np.float32(0.3) * c[4096:8192]
     expected[12288:] += np.float32(0.3) * c[12288:]
     for lo, hi in ((4096, 8192), (12288, n)):
-        lib.fgd_add_countsketch(payload(codec, n, body), lo, hi, 0.3, 1, ffi.from_buffer("float[]", out))
+        lib.fgd_compress_decode_range(payload(codec, n, body), lo, hi, 0.3, 1, ffi.from_buffer("float[]", out))
     assert out.tobytes() == expected.tobytes()
 
 

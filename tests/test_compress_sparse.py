@@ -79,7 +79,7 @@ def payload(header: Header, body: np.ndarray) -> tuple[Any, Any]:
 
 def check(codec: Any, header: Header, body: np.ndarray) -> int:
     q, _keep = payload(header, body)
-    return int(getattr(native().lib, f"fgd_check_{codec.name}")(q))
+    return int(native().lib.fgd_compress_check(q))
 
 
 def decode(codec: Any, header: Header, body: np.ndarray, cut: int = 0, scale: float = 1.0, out: Any = None) -> np.ndarray:
@@ -88,7 +88,7 @@ def decode(codec: Any, header: Header, body: np.ndarray, cut: int = 0, scale: fl
     y = np.full(header.n, 99.0, np.float32) if out is None else out.copy()
     pointer, add = native().ffi.from_buffer("float[]", y), out is not None
     for lo, hi in ((0, min(cut, header.n)), (min(cut, header.n), header.n)):
-        getattr(native().lib, f"fgd_add_{codec.name}")(q, lo, hi, scale, add, pointer)
+        native().lib.fgd_compress_decode_range(q, lo, hi, scale, add, pointer)
     return y
 
 

@@ -39,9 +39,9 @@ Where things are
 ----------------
 =================== ==========================================================================================
 public functions    `coding.py` (encode, decode), `feedback.py` (ErrorFeedback, EF21), `variants.py` (EControl, DGC), `rates.py`
-codecs              a folder for each family (`sparse`, `signs`, `levels`, `rotation`, `sketches`, `lowrank`): `codecs.py` says what
-                    they are, `reference.py` is the oracle (plain NumPy), `cpu.py` the front of csrc/compress_*.c; what belongs to
-                    no family is in `codec.py`, `codecs.py`, `reference.py` and `cpu.py` here
+codecs              a folder for each family (`sparse`, `signs`, `levels`, `rotation`, `sketches`, `lowrank`): `codecs.py` says
+                    what they are, `reference.py` is the oracle (plain NumPy), `cpu.py` the front of csrc/compress_*.c; what
+                    belongs to no family is in `codec.py`, `codecs.py`, `reference.py` and `cpu.py` here
 the format          `wire.py`; docs/wire.md
 behind them         `memory.py` (steps and checkpoints), `state.py` (what kernels are handed), `calls.py` (how they call C),
                     `common.py` (sums and memories of the oracles)

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from .. import _threads
-from .._native import ffi
-from .state import Vector
+from .._native import ffi, lib
+from .state import PLAIN, State, Vector
 
 BYTES, FLOATS = ffi.typeof("uint8_t[]"), ffi.typeof("float[]")
+_WORD = ffi.typeof("uint32_t *")
 _CHARS, _JOB, _VECTOR = ffi.typeof("char[]"), ffi.typeof("fgd_job *"), ffi.typeof("fgd_vector *")
 _DTYPES = {"float32": 0, "float16": 2, "bfloat16": 3}
 
@@ -31,3 +32,13 @@ def run(call: Callable[[Any], Any], threads: int, tickets: int, keep: Any) -> No
     """`call` with one job, from as many threads as there are tickets for."""
     job = ffi.new(_JOB)
     _threads.run(lambda: call(job), threads=threads, chunks=tickets, keep=(keep, job))
+
+
+def largest(x: Vector, state: State, mode: int, threads: int) -> np.float32:
+    """max |p_i|, 0 for no elements; not finite where one is not."""
+    most = ffi.new(_WORD)
+    v, keep = vector(x)
+    memory = null_or(FLOATS, None if mode == PLAIN else state.memory)
+    run(lambda job: lib.fgd_compress_largest(v, memory, mode, most, job), threads, lib.fgd_compress_tickets(len(x.data)), keep)
+    result: np.float32 = np.array(most[0], np.uint32).view(np.float32)[()]
+    return result

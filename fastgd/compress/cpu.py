@@ -7,23 +7,19 @@ from typing import Any
 import numpy as np
 
 from .._native import ffi, lib
+from . import calls
 from .calls import BYTES, FLOATS, null_or, run, vector
 from .codecs import Codec, RandK
-from .state import State, Stream, Vector
+from .state import PLAIN, State, Stream, Vector
 from .wire import Header
 
-_WORD, _PAYLOADS = ffi.typeof("uint32_t *"), ffi.typeof("fgd_payload[]")
+_PAYLOADS = ffi.typeof("fgd_payload[]")
 _REASONS = {1: "holds a value that is not finite or has the wrong sign", 2: "holds indices that are not ascending or not below n",
             3: "holds a code that does not exist", 4: "has bits set beyond the last coordinate"}
 
 
 def largest(x: Vector, threads: int = 1) -> float:
-    if not len(x.data):
-        return 0.0
-    v, keep = vector(x)
-    most = ffi.new(_WORD)
-    run(lambda job: lib.fgd_compress_scan(v, most, job), threads, lib.fgd_compress_tickets(len(x.data)), keep)
-    return float(np.array([most[0]], np.uint32).view(np.float32)[0])
+    return float(calls.largest(x, State(), PLAIN, threads))
 
 
 def identity(codec: Codec, x: Vector, state: State, mode: int, stream: Stream, body: np.ndarray, threads: int = 1) -> int:
@@ -51,7 +47,7 @@ def decode(payloads: list[tuple[Codec, Header, np.ndarray]], out: np.ndarray, sc
             continue
         first, size = table + start, end - start
         if alone:
-            lib.fgd_compress_decode_whole(first, factor, add, result)
+            lib.fgd_compress_decode_range(first, 0, len(out), factor, add, result)
         else:
             run(lambda job, first=first, size=size: lib.fgd_compress_decode(first, size, factor, add, result, job),  # type: ignore[misc]
                 threads, lib.fgd_compress_tickets(len(out)), (table, keep))

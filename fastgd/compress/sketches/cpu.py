@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from ..._native import ffi, lib
-from ..calls import BYTES, FLOATS, null_or, run, vector
+from ..calls import BYTES, FLOATS, largest, null_or, run, vector
 from ..state import PLAIN, State, Stream, Vector
 
-_SUMS, _WORD = ffi.typeof("int64_t[]"), ffi.typeof("uint32_t *")
+_SUMS = ffi.typeof("int64_t[]")
 _TOGETHER = 1 << 18  # bytes of sums that one visit of a coordinate may touch: about the second-level cache
 _OWN = 1 << 20  # bytes of sums that a thread may have to itself
 _SEGMENT = 1 << 16  # coordinates, at least
@@ -28,10 +28,8 @@ def countsketch(codec: Any, x: Vector, state: State, mode: int, stream: Stream, 
     table, sums = body[16 : 16 + 4 * rows * cols], np.zeros(rows * cols, np.int64)
     v, keep = vector(x)
     memory, place = null_or(FLOATS, state.memory), ffi.from_buffer(BYTES, body)
-    cells, values, most, sweeps = (ffi.from_buffer(BYTES, table), ffi.from_buffer(_SUMS, sums), ffi.new(_WORD),
-                                   lib.fgd_compress_sketch_tickets(n))
-    run(lambda job: lib.fgd_compress_sketch_peak(v, memory, mode, most, job), threads, sweeps, keep)
-    unit = unit_exponent(most[0], n)
+    cells, values, sweeps = ffi.from_buffer(BYTES, table), ffi.from_buffer(_SUMS, sums), lib.fgd_compress_sketch_tickets(n)
+    unit = unit_exponent(int(largest(x, state, mode, threads).view(np.uint32)), n)
     together = min(rows, max(1, _TOGETHER // (8 * cols)))
     groups = lib.fgd_compress_sketch_groups(rows, together)
     segments = _segments(n, together * cols, groups, threads)
