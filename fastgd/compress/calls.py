@@ -40,5 +40,4 @@ def largest(x: Vector, state: State, mode: int, threads: int) -> np.float32:
     v, keep = vector(x)
     memory = null_or(FLOATS, None if mode == PLAIN else state.memory)
     run(lambda job: lib.fgd_compress_largest(v, memory, mode, most, job), threads, lib.fgd_compress_tickets(len(x.data)), keep)
-    result: np.float32 = np.array(most[0], np.uint32).view(np.float32)[()]
-    return result
+    return np.float32(np.array([most[0]], np.uint32).view(np.float32)[0])
