@@ -201,10 +201,10 @@ int fgd_topk_select(fgd_topk *t)
 /* Magnitudes counted in bins; the memory of FEEDBACK becomes p. */
 int fgd_topk_histogram(fgd_topk *t, fgd_job *job)
 {
-    uint32_t *bin = fgd_scratch(4 * FGD_SPARSE_BINS * (int64_t)sizeof *bin);
+    uint32_t *bin = fgd_scratch(4 * (FGD_SPARSE_BINS + 1) * (int64_t)sizeof *bin);
     if (!bin)
         return -1;
-    memset(bin, 0, 4 * FGD_SPARSE_BINS * sizeof *bin);
+    memset(bin, 0, 4 * (FGD_SPARSE_BINS + 1) * sizeof *bin);
     FOR_CHUNKS(t->x.n, job)
         FGD_CALL(histogram)(&t->x, t->memory, t->mode, lo, count, t->key, t->span, t->shift, bin);
     for (int64_t b = 0; b < FGD_SPARSE_BINS; b++) {

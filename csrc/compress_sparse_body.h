@@ -210,14 +210,16 @@ static void FN(tally)(const uint32_t *value, int64_t count, uint32_t key, int64_
     *equal = same;
 }
 
-/* Formula: of the magnitudes in [key, key + span), counts in bins of 2^shift: in bin[4 b + i % 4], so that equal
- *          neighbours do not wait for each other. With FEEDBACK p becomes the memory.
+/* Formula: of the magnitudes in [key, key + span), counts in bins of 2^shift: in bin[4 b + i % 4], so that equal neighbours do not
+ *          wait for each other. All others count into the bin behind the last, which takes no branch. With FEEDBACK p becomes
+ *          the memory.
  * Cost:    reads x and the memory, writes the memory in FEEDBACK, and an increment an element.
  */
 static void FN(histogram)(const fgd_vector *x, float *memory, fgd_mode mode, int64_t lo, int64_t count, uint32_t key,
                           uint32_t span, uint32_t shift, uint32_t *bin)
 {
     float p[FGD_BLOCK];
+    uint32_t place[FGD_BLOCK];
     for (int64_t at = 0; at < count; at += FGD_BLOCK) {
         int64_t some = FGD_MIN(count - at, FGD_BLOCK);
         FN(begin_block)(x, memory, mode, lo + at, some, p);
@@ -225,9 +227,10 @@ static void FN(histogram)(const fgd_vector *x, float *memory, fgd_mode mode, int
             memcpy(memory + lo + at, p, (size_t)some * sizeof *p);
         for (int64_t i = 0; i < some; i++) {
             uint32_t above = MAGNITUDE(FN(bits_of)(p[i])) - key;
-            if (above < span)
-                bin[4 * (above >> shift) + (uint32_t)(i % 4)]++;
+            place[i] = 4 * (FGD_MIN(above, span) >> shift) + (uint32_t)(i % 4);
         }
+        for (int64_t i = 0; i < some; i++)
+            bin[place[i]]++;
     }
 }
 
