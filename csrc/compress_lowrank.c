@@ -9,8 +9,8 @@ enum {
     FGD_ROW_LANES = 16,
     FGD_ROW_CHUNK = 1024,     /* elements of a row summed in float32 lanes before they are folded */
     FGD_SUM_ROWS = 64,        /* rows summed in float32 before the sum joins the total */
-    FGD_PANEL = 4096,         /* entries of the right factor whose sums stay in the cache */
-    FGD_PANEL_COLUMNS = 1024, /* and columns of them, at most */
+    FGD_PANEL = 16384,        /* entries of the right factor whose sums stay in the second-level cache */
+    FGD_PANEL_COLUMNS = 4096, /* and columns of them, at most */
     FGD_FINISH_CHUNK = 256,   /* columns of the third pass whose sums wait for further ranks */
     FGD_AHEAD = 512,          /* elements that it fetches ahead */
     FGD_APART = 16,           /* added to lines that would lie a power of two apart, and share few places in the cache */
@@ -35,13 +35,6 @@ static inline float fgd_lowrank_draw(const fgd_lowrank *w, uint64_t i)
 {
     uint32_t word = fgd_hash32((uint32_t)i, fgd_hash_start(w->seed, w->step, (uint32_t)(i >> 32)));
     return (float)(2 * (int32_t)(word >> 8) + 1 - (1 << 24)) * 0x1p-24f;
-}
-
-/* Columns of one ticket of the second pass: few for a high rank, and several tickets for most matrices. No sum depends on it. */
-static int64_t fgd_lowrank_panel(int64_t columns, int64_t rank)
-{
-    int64_t fitting = FGD_MIN(FGD_PANEL / rank / 16 * 16, FGD_PANEL_COLUMNS);
-    return FGD_MIN(fitting, FGD_MAX(64, (columns / 4 + 15) / 16 * 16));
 }
 
 #define FGD_BODY "compress_lowrank_body.h"
@@ -85,10 +78,12 @@ int64_t fgd_lowrank_row_tickets(const fgd_lowrank *w)
     return (w->rows + ticket_rows(w->columns) - 1) / ticket_rows(w->columns);
 }
 
-int64_t fgd_lowrank_column_tickets(const fgd_lowrank *w)
+/* Columns of one ticket of the second pass: the more the better, as long as the sums stay in the cache and every thread has some. No
+ * sum depends on it. */
+int64_t fgd_lowrank_panel(const fgd_lowrank *w, int64_t threads)
 {
-    int64_t panel = fgd_lowrank_panel(w->columns, w->rank);
-    return (w->columns + panel - 1) / panel;
+    int64_t parts = threads > 1 ? 2 * threads : 1, share = ((w->columns + parts - 1) / parts + 15) / 16 * 16;
+    return FGD_MIN(FGD_MIN(FGD_PANEL / w->rank / 16 * 16, FGD_PANEL_COLUMNS), FGD_MAX(share, 64));
 }
 
 void fgd_lowrank_left(fgd_lowrank *w, fgd_job *job)
@@ -107,11 +102,12 @@ void fgd_lowrank_orthogonalise(const fgd_lowrank *w)
     FGD_CALL(orthogonalise)(w);
 }
 
-void fgd_lowrank_right(const fgd_lowrank *w, fgd_job *job)
+int fgd_lowrank_right(const fgd_lowrank *w, fgd_job *job)
 {
-    int64_t panel = fgd_lowrank_panel(w->columns, w->rank);
-    for (int64_t lo; (lo = fgd_take(&job->next) * panel) < w->columns;)
-        FGD_CALL(right_columns)(w, lo, FGD_MIN(lo + panel, w->columns));
+    for (int64_t lo; (lo = fgd_take(&job->next) * w->panel) < w->columns;)
+        if (FGD_CALL(right_columns)(w, lo, FGD_MIN(lo + w->panel, w->columns)))
+            return -1;
+    return 0;
 }
 
 void fgd_lowrank_finish(const fgd_lowrank *w, fgd_job *job)

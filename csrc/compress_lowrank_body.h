@@ -368,7 +368,7 @@ FGD_INLINE void FN(column_sums)(const int R, const int K, const float *const *ro
 #pragma GCC unroll 4
         for (int r = 0; r < R; r++) {
             y[r] = FN(load)(row[r] + j);
-            __builtin_prefetch(row[r] + j + ahead);
+            __builtin_prefetch(row[r] + j + ahead, 0, 2);
         }
 #pragma GCC unroll 4
         for (int k = 0; k < K; k++) {
@@ -385,15 +385,15 @@ FGD_INLINE void FN(column_sums)(const int R, const int K, const float *const *ro
                 sum[k * pitch + j] += factor[r * rank + k] * row[r][j];
 }
 
-FGD_INLINE void FN(sum_group)(const int R, const fgd_lowrank *w, int64_t i, int64_t lo, int64_t count, float *sum, int64_t pitch)
+FGD_INLINE void FN(sum_group)(const int R, const fgd_lowrank *w, int64_t i, int64_t lo, int64_t count, float *buffer, float *sum,
+                              int64_t pitch)
 {
-    float buffer[4][FGD_PANEL_COLUMNS] __attribute__((aligned(64)));
     float factor[4 * FGD_MOST_RANK];
     const float *row[4];
     memcpy(factor, w->body + 4 * i * w->rank, (size_t)(R * w->rank) * sizeof *factor);
     for (int r = 0; r < R; r++)
-        row[r] = FN(elements)(w, (i + r) * w->columns + lo, count, 0, buffer[r]);
-    int64_t rank = w->rank, k = 0, ahead = row[0] == buffer[0] ? 0 : R * w->columns;
+        row[r] = FN(elements)(w, (i + r) * w->columns + lo, count, 0, buffer + r * pitch);
+    int64_t rank = w->rank, k = 0, ahead = row[0] == buffer ? 0 : R * w->columns;
     for (; k + 4 <= rank; k += 4)
         FN(column_sums)(R, 4, row, factor + k, rank, count, sum + k * pitch, pitch, ahead);
     if (rank - k == 3)
@@ -408,20 +408,21 @@ FGD_INLINE void FN(sum_group)(const int R, const fgd_lowrank *w, int64_t i, int6
  * Cost:    reads M; 2 rank operations an element.
  * Order:   FGD_SUM_ROWS rows at a time in float32, those sums in double, both ascending.
  */
-static void FN(right_columns)(const fgd_lowrank *w, int64_t lo, int64_t hi)
+static int FN(right_columns)(const fgd_lowrank *w, int64_t lo, int64_t hi)
 {
-    float sum[FGD_PANEL + FGD_MOST_RANK * FGD_APART] __attribute__((aligned(64)));
-    double total[FGD_PANEL + FGD_MOST_RANK * FGD_APART] __attribute__((aligned(64)));
-    int64_t count = hi - lo, pitch = fgd_lowrank_panel(w->columns, w->rank) + FGD_APART;
-    int64_t size = w->rank * pitch;
+    int64_t count = hi - lo, pitch = w->panel + FGD_APART, size = w->rank * pitch;
+    double *total = fgd_scratch(8 * size + 4 * size + 4 * 4 * pitch);
+    if (!total)
+        return -1;
+    float *sum = (float *)(total + size), *buffer = sum + size;
     memset(total, 0, (size_t)size * sizeof *total);
     for (int64_t first = 0; first < w->rows; first += FGD_SUM_ROWS) {
         int64_t i = first, end = FGD_MIN(first + FGD_SUM_ROWS, w->rows);
         memset(sum, 0, (size_t)size * sizeof *sum);
         for (; i + 4 <= end; i += 4)
-            FN(sum_group)(4, w, i, lo, count, sum, pitch);
+            FN(sum_group)(4, w, i, lo, count, buffer, sum, pitch);
         for (; i < end; i++)
-            FN(sum_group)(1, w, i, lo, count, sum, pitch);
+            FN(sum_group)(1, w, i, lo, count, buffer, sum, pitch);
         for (int64_t j = 0; j < size; j++)
             total[j] += (double)sum[j];
     }
@@ -432,6 +433,8 @@ static void FN(right_columns)(const fgd_lowrank *w, int64_t lo, int64_t hi)
             w->right[k * w->pitch + lo + j] = (float)value;
             fgd_put_float(w->body, (w->rows + lo + j) * w->rank + k, (float)value);
         }
+    free(total);
+    return 0;
 }
 
 /* ---- third pass, and decoding */

@@ -228,6 +228,7 @@ typedef struct {
     uint32_t peak;            /* the largest magnitude of M unit, its bits */
     int64_t stride;           /* of left: rows, rounded up to a multiple of 8 */
     double *left;             /* rank lines of `stride` */
+    int64_t panel;            /* columns of a ticket of the second pass */
     int64_t pitch;            /* of right: at least `columns` */
     float *right;             /* rank lines of `pitch` */
     uint8_t *body;            /* of the payload */
@@ -235,11 +236,11 @@ typedef struct {
 
 float fgd_lowrank_most(int64_t rank);
 int64_t fgd_lowrank_row_tickets(const fgd_lowrank *w);
-int64_t fgd_lowrank_column_tickets(const fgd_lowrank *w);
+int64_t fgd_lowrank_panel(const fgd_lowrank *w, int64_t threads);
 void fgd_lowrank_start(fgd_lowrank *w, const float *warm);
 void fgd_lowrank_left(fgd_lowrank *w, fgd_job *job);
 void fgd_lowrank_orthogonalise(const fgd_lowrank *w);
-void fgd_lowrank_right(const fgd_lowrank *w, fgd_job *job);
+int fgd_lowrank_right(const fgd_lowrank *w, fgd_job *job);
 void fgd_lowrank_finish(const fgd_lowrank *w, fgd_job *job);
 
 /* cdef end */

@@ -40,7 +40,8 @@ def powersgd(codec: Any, x: Vector, state: State, mode: int, stream: Stream, bod
         w.unit = 2.0**64 if peak < 1.0 else 2.0**-64
         _run(lambda job: lib.fgd_lowrank_left(w, job), threads, row_tickets, keep)
     lib.fgd_lowrank_orthogonalise(w)
-    _run(lambda job: lib.fgd_lowrank_right(w, job), threads, lib.fgd_lowrank_column_tickets(w), keep)
+    w.panel = lib.fgd_lowrank_panel(w, threads)
+    _run(lambda job: _check(lib.fgd_lowrank_right(w, job)), threads, -(-columns // w.panel), keep)
     if mode != PLAIN:
         _run(lambda job: lib.fgd_lowrank_finish(w, job), threads, row_tickets, keep)
         state.extra["right"] = np.ascontiguousarray(right.reshape(rank, pitch)[:, :columns].T)
@@ -56,6 +57,11 @@ def _warm(state: State, columns: int, rank: int) -> np.ndarray | None:
     if warm.shape != (columns, rank):
         raise ValueError(f"the state holds a right factor of shape {warm.shape}, but the codec's is {(columns, rank)}")
     return warm
+
+
+def _check(status: int) -> None:
+    if status:
+        raise MemoryError("no memory for the sums of a right factor")
 
 
 def _run(call: Callable[[Any], None], threads: int, tickets: int, keep: Any) -> None:
