@@ -19,9 +19,9 @@ def seeds() -> list[bytes]:
     """A payload of every codec."""
     x = np.linspace(-2.0, 3.0, 70, dtype=np.float32)
     codecs = [compress.Identity(), compress.TopK(5), compress.TopK(5, bits=8), compress.RandK(4), compress.Threshold(2.5),
-              compress.Sign(), compress.OneBit(), compress.QSGD(3, 16), compress.TernGrad(), compress.Natural(), compress.Int8(32),
-              compress.FP8("e4m3", 32), compress.FP8("e5m2", 32), compress.Drive(), compress.Drive(3), compress.CountSketch(3, 8),
-              compress.PowerSGD(2, (7, 10))]
+              compress.Sign(), compress.OneBit(), compress.QSGD(3, 16), compress.TernGrad(), compress.Natural(),
+              compress.Int8(32), compress.FP8("e4m3", 32), compress.FP8("e5m2", 32), compress.Drive(), compress.Drive(3),
+              compress.CountSketch(3, 8), compress.PowerSGD(2, (7, 10))]
     return [compress.encode(codec, x).tobytes() for codec in codecs]
 
 

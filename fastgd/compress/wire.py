@@ -77,6 +77,6 @@ def as_bytes(payload: Any, name: str = "payload") -> np.ndarray:
 def _checksum(whole: np.ndarray) -> int:
     """CRC-32 of the header without the checksum, and of the body."""
     if lib is None:
-        return zlib.crc32(whole[SIZE:], zlib.crc32(whole[: SIZE - 4]))
+        return zlib.crc32(whole[SIZE:].tobytes(), zlib.crc32(whole[: SIZE - 4].tobytes()))
     first = lib.fgd_crc32(0, ffi.from_buffer(whole), SIZE - 4)
     return int(lib.fgd_crc32(first, ffi.from_buffer(whole[SIZE:]), len(whole) - SIZE))
