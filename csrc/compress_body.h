@@ -2,25 +2,30 @@
 #include "rows.h"
 #include "compress.h"
 
+/* The larger of `most` and the bits of the magnitudes: as integers they are in the same order. */
+FGD_NOINLINE int32_t FN(larger)(const float *p, int64_t count, int32_t most)
+{
+    for (int64_t i = 0; i < count; i++) {
+        int32_t bits;
+        memcpy(&bits, p + i, sizeof bits);
+        bits &= INT32_MAX;
+        most = FGD_MAX(most, bits);
+    }
+    return most;
+}
+
 /* The largest bits of |p_i| as a float, elements lo .. hi - 1: at least 0x7f800000 where one is not finite. Reads x and the
  * memory. */
 static uint32_t FN(largest)(const fgd_vector *x, const float *memory, fgd_mode mode, int64_t lo, int64_t hi)
 {
     int32_t most = 0;
+    if (mode == FGD_PLAIN && x->dtype == FGD_F32)
+        return (uint32_t)FN(larger)((const float *)x->data + lo, hi - lo, most);
     for (; lo < hi; lo += FGD_BLOCK) {
-        float block[FGD_BLOCK] __attribute__((aligned(64)));
-        const float *p = block;
+        float p[FGD_BLOCK] __attribute__((aligned(64)));
         int64_t count = FGD_MIN(FGD_BLOCK, hi - lo);
-        if (mode == FGD_PLAIN && x->dtype == FGD_F32)
-            p = (const float *)x->data + lo;
-        else
-            FN(begin_block)(x, memory, mode, lo, count, block);
-        for (int64_t i = 0; i < count; i++) {
-            int32_t bits;
-            memcpy(&bits, p + i, sizeof bits);
-            bits &= INT32_MAX;
-            most = FGD_MAX(most, bits);
-        }
+        FN(begin_block)(x, memory, mode, lo, count, p);
+        most = FN(larger)(p, count, most);
     }
     return (uint32_t)most;
 }

@@ -78,7 +78,8 @@ int64_t fgd_lowrank_row_tickets(const fgd_lowrank *w)
     return (w->rows + ticket_rows(w->columns) - 1) / ticket_rows(w->columns);
 }
 
-/* Columns of one ticket of the second pass: the more the better, as long as the sums stay in the cache and every thread has some. No
+/* Columns of one ticket of the second pass: the more the better, as long as the sums stay in the cache and every thread has
+ * some. No
  * sum depends on it. */
 int64_t fgd_lowrank_panel(const fgd_lowrank *w, int64_t threads)
 {

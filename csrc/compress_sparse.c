@@ -1,11 +1,9 @@
 /* TopK, Threshold and RandK: how work is split, selection, decoding, the entry points. The kernels are in compress_sparse_body.h.
  *
  * TopK. A guess at the k-th largest magnitude, from the last step or from a sample, makes one pass enough: what is at least as
- * large becomes a candidate, and the k-th largest magnitude is found among the candidates. Where there are fewer than k of
- * them, or
- * more than there is room for, histograms over the whole vector find it digit by digit. Chunks are worked on in any order, but
- * each
- * keeps its place in the result: counts a chunk, added up in order, say where.
+ * large becomes a candidate, and the k-th largest magnitude is found among the candidates. Where there are fewer than k of them,
+ * or more than there is room for, histograms over the whole vector find it digit by digit. Chunks are worked on in any order, but
+ * each keeps its place in the result: counts a chunk, added up in order, say where.
  */
 #include "fastgd.h"
 #include "simd.h"
@@ -104,7 +102,7 @@ static int64_t kth_largest(const uint32_t *value, int64_t count, int64_t rank, u
  * Lines of 16 elements, one from each of equal parts of the vector, at places that follow no pattern of the vector's. */
 int fgd_topk_sample(fgd_topk *t)
 {
-    int64_t n = t->x.n, lines = FGD_MIN(n / 512, 4096), part = n / lines;
+    int64_t n = t->x.n, lines = FGD_MIN(n / 1024, 4096), part = n / lines;
     uint32_t *value = fgd_scratch(lines * FGD_SAMPLE_LINE * (int64_t)sizeof *value);
     if (!value)
         return -1;
@@ -207,7 +205,7 @@ int fgd_topk_histogram(fgd_topk *t, fgd_job *job)
     memset(bin, 0, 4 * (FGD_SPARSE_BINS + 1) * sizeof *bin);
     FOR_CHUNKS(t->x.n, job)
         FGD_CALL(histogram)(&t->x, t->memory, t->mode, lo, count, t->key, t->span, t->shift, bin);
-    for (int64_t b = 0; b < FGD_SPARSE_BINS; b++) {
+    for (int64_t b = 0; b < t->span >> t->shift; b++) {
         int64_t sum = 0;
         for (int64_t l = 0; l < 4; l++)
             sum += bin[4 * b + l];

@@ -210,8 +210,8 @@ static void FN(tally)(const uint32_t *value, int64_t count, uint32_t key, int64_
     *equal = same;
 }
 
-/* Formula: of the magnitudes in [key, key + span), counts in bins of 2^shift: in bin[4 b + i % 4], so that equal neighbours do not
- *          wait for each other. All others count into the bin behind the last, which takes no branch. With FEEDBACK p becomes
+/* Formula: of the magnitudes in [key, key + span), counts in bins of 2^shift: in bin[4 b + i % 4], so that equal neighbours do
+ *          not wait for each other. All others count into the bin behind the last, which takes no branch. With FEEDBACK p becomes
  *          the memory.
  * Cost:    reads x and the memory, writes the memory in FEEDBACK, and an increment an element.
  */
