@@ -136,7 +136,7 @@ int fgd_check_onebit(const fgd_payload *q);
 void fgd_add_sign(const fgd_payload *q, int64_t lo, int64_t hi, float scale, int add, float *out);
 void fgd_add_onebit(const fgd_payload *q, int64_t lo, int64_t hi, float scale, int add, float *out);
 
-/* ---- compress: lowrank. A step is start, left (once more with `unit` where the peak asks for it), orthogonalise, right, finish. */
+/* ---- compress: lowrank. A step: start, left (again with `unit` where the peak asks for it), orthogonalise, right, finish. */
 typedef struct {
     const fgd_vector *x;      /* the matrix, row by row */
     float *memory;            /* or NULL */
