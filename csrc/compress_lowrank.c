@@ -12,7 +12,8 @@ enum {
     FGD_PANEL = 16384,        /* entries of the right factor whose sums stay in the second-level cache */
     FGD_PANEL_COLUMNS = 4096, /* and columns of them, at most */
     FGD_FINISH_CHUNK = 256,   /* columns of the third pass whose sums wait for further ranks */
-    FGD_AHEAD = 512,          /* elements that it fetches ahead */
+    FGD_AHEAD = 512,          /* elements fetched ahead in long rows; else the next four rows are */
+    FGD_LONG = 2048,
     FGD_APART = 16,           /* added to lines that would lie a power of two apart, and share few places in the cache */
     FGD_TILE = 16384,         /* entries of the right factor turned for decoding, at least FGD_MOST_RANK */
     FGD_TILE_COLUMNS = 4096,  /* and columns of them, at most */
@@ -35,6 +36,11 @@ static inline float fgd_lowrank_draw(const fgd_lowrank *w, uint64_t i)
 {
     uint32_t word = fgd_hash32((uint32_t)i, fgd_hash_start(w->seed, w->step, (uint32_t)(i >> 32)));
     return (float)(2 * (int32_t)(word >> 8) + 1 - (1 << 24)) * 0x1p-24f;
+}
+
+static inline int64_t fgd_ahead(int64_t columns)
+{
+    return columns > FGD_LONG ? FGD_AHEAD : 4 * columns;
 }
 
 #define FGD_BODY "compress_lowrank_body.h"
@@ -78,9 +84,14 @@ int64_t fgd_lowrank_row_tickets(const fgd_lowrank *w)
     return (w->rows + ticket_rows(w->columns) - 1) / ticket_rows(w->columns);
 }
 
+<<<<<<< HEAD
 /* Columns of one ticket of the second pass: the more the better, as long as the sums stay in the cache and every thread has
  * some. No
  * sum depends on it. */
+=======
+/* Columns of one ticket of the second pass: the more the better, as long as the sums stay in the cache and every thread has some.
+ * No sum depends on it. */
+>>>>>>> c-lowrank
 int64_t fgd_lowrank_panel(const fgd_lowrank *w, int64_t threads)
 {
     int64_t parts = threads > 1 ? 2 * threads : 1, share = ((w->columns + parts - 1) / parts + 15) / 16 * 16;

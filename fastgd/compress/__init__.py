@@ -64,7 +64,6 @@ from . import rates as rates  # noqa: E402  (the rows above must stand in the ta
 from .codecs import (  # noqa: E402
     FP8,
     QSGD,
-    Codec,
     CountSketch,
     Drive,
     Identity,
@@ -83,7 +82,7 @@ from .feedback import EF21, ErrorFeedback  # noqa: E402
 from .variants import DGC, EControl  # noqa: E402
 
 __all__ = [
-    "DGC", "EF21", "FP8", "QSGD", "Codec", "CountSketch", "Drive", "EControl", "ErrorFeedback", "Identity", "Int8", "Natural",
+    "DGC", "EF21", "FP8", "QSGD", "CountSketch", "Drive", "EControl", "ErrorFeedback", "Identity", "Int8", "Natural",
     "OneBit", "PowerSGD", "RandK", "Sign", "TernGrad", "Threshold", "TopK", "decode", "decode_add", "encode", "majority_vote",
     "rates",
 ]

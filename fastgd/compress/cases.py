@@ -77,7 +77,7 @@ def _case(operation: str, label: str, n: int, codec: Codec, *, kind: str = "Erro
     extra = {"ratio": getattr(codec, "ratio", None) or 0.0, "bucket": getattr(codec, "bucket", 512),
              "rank": getattr(codec, "rank", 0), "shape": getattr(codec, "shape", None)}
     return Case(
-        room="compress", name=f"{operation}/{label}", size="small" if n < 10**5 else "medium" if n < 10**7 else "large",
+        room="compress", name=f"{operation}/{label}", size="tiny" if n < 10**4 else "medium" if n < 10**7 else "large",
         dtype="float32", params={"n": n, "codec": repr(codec), **options}, setup=partial(_setup, n, form, extra),
         run=partial(_step, kind, codec, options, cold), reference=partial(_first_step, kind, codec, options), check=_same,
         nbytes=(12 * n if nbytes is None else nbytes) + codec.max_nbytes(n), flops=4 * n, roof="copy",
@@ -166,6 +166,8 @@ def _cases() -> list[Case]:
     n = _SIDE * _SIDE
     cases.append(_case("ef_powersgd", f"{_SIDE}x{_SIDE}", n, compress.PowerSGD(4, (_SIDE, _SIDE)), peer=peers.torch_powersgd,
                        note="rank 4"))
+    cases += [_case(f"ef_{name}", "1000", 1000, codec, peer=peers.FEEDBACK[f"ef_{name}"])
+              for name, codec in (("sign", compress.Sign()), ("topk", compress.TopK(ratio=0.01)))]
     cases += [_case(f"ef_{name}", "digits", _DIGITS, codec, peer=peers.FEEDBACK.get(f"ef_{name}"), form="digits",
                     note="gradients of a small network on scikit-learn's digits")
               for name, codec in (("sign", compress.Sign()), ("topk", compress.TopK(ratio=0.01)))]
@@ -185,6 +187,19 @@ KERNELS: list[KernelFacts] = [
     _fact("ErrorFeedback", "send C(e + g), keep e + g - C(e + g)", "1 pass over g and e", "ef_sign/2^20",
           paper="arXiv:1901.09847"),
     _fact("EF21", "send C(g - d), d += C(g - d)", "1 read of g and d, k writes", "ef21_topk/2^20", paper="arXiv:2106.05203"),
+    _fact("EControl", "send C(a e + g - h), h += C, e += g - h", "about 10 passes", "", paper="ICLR 2024"),
+    _fact("DGC", "send the largest of v, v += u, u = m u + g", "about 10 passes", "", paper="arXiv:1712.01887"),
+    _fact("encode", "the payload of one vector", "1 read", "topk/2^20"),
+    _fact("decode", "c from a payload", "1 read of the payload, 1 write", ""),
+    _fact("Identity", "x", "1 pass", ""),
+    _fact("RandK", "k coordinates at random, from a seed", "k reads, 1 pass with memory", "", "by seed", "arXiv:1809.07599"),
+    _fact("Threshold", "all |x_i| >= t", "1 pass", ""),
+    _fact("OneBit", "the mean of each side of zero", "1 pass", "", paper="Interspeech 2014"),
+    _fact("TernGrad", "max|x| times a sign or 0, unbiased", "2 passes", "", "by seed", "arXiv:1705.07878"),
+    _fact("Natural", "a power of two, unbiased", "1 pass", "", "by seed", "arXiv:1905.10988"),
+    _fact("FP8", "e4m3 or e5m2 times a bucket's scale", "1 pass", "", paper="arXiv:2209.05433"),
+    _fact("Drive", "signs or centroids of a random rotation", "1 pass, log 4096 additions", "", "by seed", "arXiv:2105.08339"),
+    _fact("CountSketch", "median of hashed sums", "2 passes, a hash a row", "", "by seed", "arXiv:2007.07682"),
     _fact("TopK", "the k largest |x_i|, exactly", "1 pass, warm start", "ef_topk/2^20", paper="arXiv:1809.07599"),
     _fact("Sign", "(‖x‖₁ / n) sign(x)", "1 pass", "ef_sign/2^20-noscan", paper="arXiv:1901.09847"),
     _fact("QSGD", "unbiased rounding to s levels a bucket", "1 pass", "ef_qsgd/2^20", "by seed", "arXiv:1610.02132"),

@@ -12,6 +12,11 @@ from ..wire import Header
 VALUES_BUCKET = 512  #: kept values that share a step, TopK in eight bits
 
 
+def _check_indices(n: int) -> None:
+    if n > 2**32:
+        raise ValueError(f"n={n} is more than indices of 32 bits can name: compress it in parts")
+
+
 @dataclass(frozen=True)
 class _Sparse(Codec):
     k: int | None = None
@@ -82,6 +87,7 @@ class TopK(_Sparse):
         return {"key": None, "margin": None}
 
     def _length(self, n: int, a: int, b: int) -> int:
+        _check_indices(n)
         return 8 * a if self.bits == 32 else 5 * a + 4 * -(-a // VALUES_BUCKET)
 
     @classmethod
@@ -176,6 +182,7 @@ class Threshold(Codec):
         return n
 
     def _length(self, n: int, a: int, b: int) -> int:
+        _check_indices(n)
         return 8 * a
 
     @classmethod
