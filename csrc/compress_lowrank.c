@@ -84,14 +84,8 @@ int64_t fgd_lowrank_row_tickets(const fgd_lowrank *w)
     return (w->rows + ticket_rows(w->columns) - 1) / ticket_rows(w->columns);
 }
 
-<<<<<<< HEAD
-/* Columns of one ticket of the second pass: the more the better, as long as the sums stay in the cache and every thread has
- * some. No
- * sum depends on it. */
-=======
 /* Columns of one ticket of the second pass: the more the better, as long as the sums stay in the cache and every thread has some.
  * No sum depends on it. */
->>>>>>> c-lowrank
 int64_t fgd_lowrank_panel(const fgd_lowrank *w, int64_t threads)
 {
     int64_t parts = threads > 1 ? 2 * threads : 1, share = ((w->columns + parts - 1) / parts + 15) / 16 * 16;

@@ -132,20 +132,12 @@ FGD_INLINE double FN(fold_row)(const VEC *sum)
     return FN(fold_wide)(wide);
 }
 
-<<<<<<< HEAD
-/* total[r + k stride] += a chunk of row r times a chunk of column k of Q. The `first` ranks' turn is the one that finds the
- * peak and
- * fetches ahead; with `adds` it also makes the rows, m + g, the rows of g being as far apart as those of M. */
-FGD_INLINE void FN(row_products)(const int R, const int K, const int first, const int adds, const fgd_lowrank *w,
-                                 float *const *row, const float *g, const float *q, int64_t count, double *total, uint32_t *peak)
-=======
 /* total[r + k stride] += a chunk of row r times a chunk of column k of Q. The turn of the `first` ranks finds the peak and
  * fetches
  * ahead; with `adds` it also makes the rows, m + g, the rows of g being as far apart as those of M. */
 FGD_INLINE void FN(row_products)(const int R, const int K, const int first, const int adds, const fgd_lowrank *w,
                                  float *const *row, const float *g, const float *q, int64_t count, double *total,
                                  uint32_t *peak)
->>>>>>> c-lowrank
 {
     VEC sum[4][4][FN(LANE_PARTS)];
     MASK most = {0};
@@ -325,14 +317,8 @@ static void FN(project)(const double *u, double *v, int64_t stride, int64_t colu
         FN(take_columns)(1, u + k * stride, v, stride, product + k);
 }
 
-<<<<<<< HEAD
-/* Formula: orthonormal columns of the same range: Gram-Schmidt, each column against all before it, twice, which is enough. A
- * column
- *          of which less than FGD_DEAD is left, in its square, is drawn from the stream instead, FGD_DRAWS times at most, then 0.
-=======
 /* Formula: orthonormal columns of the same range: Gram-Schmidt, each column against all before it, twice, which is enough. One of
  *          which less than FGD_DEAD is left, in its square, is drawn from the stream instead, FGD_DRAWS times at most, then 0.
->>>>>>> c-lowrank
  * Cost:    4 rank^2 multiplications and additions a row.
  * Order:   products in 8 double lanes over the rows, folded in halves; columns are taken away in their order.
  */
@@ -454,12 +440,7 @@ static int FN(right_columns)(const fgd_lowrank *w, int64_t lo, int64_t hi)
 /* ---- third pass, and decoding */
 
 /* K ranks' products for R rows, added in their order, with `more` to what is in c; put into c (rows `pitch` apart), or with
-<<<<<<< HEAD
- * `last`
- * added to m (rows `columns` apart), the sign turned by `turn`. */
-=======
  * `last` added to m (rows `columns` apart), the sign turned by `turn`. */
->>>>>>> c-lowrank
 FGD_INLINE void FN(outer_products)(const int R, const int K, const int more, const int last, const float *left, int64_t rank,
                                    const float *right, int64_t stride, int64_t count, float *c, int64_t pitch, float *m,
                                    int64_t columns, int32_t turn)

@@ -138,7 +138,6 @@ void fgd_compress_add_bits(const uint8_t *bits, int64_t n, float upper, float lo
 int64_t fgd_compress_vote_tickets(int64_t n);
 void fgd_compress_vote(const uint8_t *const *bits, int64_t voters, int64_t n, uint8_t *out, fgd_job *job);
 
-<<<<<<< HEAD
 /* ---- compress: sparse */
 typedef struct {
     fgd_vector x;             /* what p is made of */
@@ -217,9 +216,6 @@ void fgd_compress_sketch_memory(const fgd_vector *x, float *memory, fgd_mode mod
 
 /* ---- compress: lowrank. A step is start, left (once more with `unit` where the peak asks for it), orthogonalise, right,
  * finish. */
-=======
-/* ---- compress: lowrank. A step: start, left (again with `unit` where the peak asks for it), orthogonalise, right, finish. */
->>>>>>> c-lowrank
 typedef struct {
     const fgd_vector *x;      /* the matrix, row by row */
     float *memory;            /* or NULL */

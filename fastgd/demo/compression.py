@@ -64,7 +64,7 @@ class Method:
     """A codec, with or without feedback, and the best step size found for it."""
 
     name: str
-    codec: compress.Codec
+    codec: compress.codec.Codec
     feedback: bool
     rate: float
 
