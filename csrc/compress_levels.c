@@ -51,9 +51,8 @@ FGD_INLINE float fgd_next(float v, int by)
 }
 
 /* The ruler of a bucket with that largest magnitude and number of levels (docs/wire.md). A step below the normal numbers is
- * rounded up and the inverse down, so that no coordinate lies beyond the last level; `before` keeps the inverse and 2^24 times
- * it normal numbers.
- * The rounds, four at most, are bounded for what is not finite. */
+ * rounded up and the inverse down, so that no coordinate lies beyond the last level; `before` keeps the inverse and 2^24 times it
+ * normal numbers. The rounds, four at most, are bounded for what is not finite. */
 FGD_INLINE fgd_ruler fgd_measure(float top, float levels)
 {
     fgd_ruler ruler = {top / levels, 1.0f, 0.0f};

@@ -67,8 +67,7 @@ static float FN(norm)(const FN(lanes) *sums, float top)
     return FGD_MAX(FGD_MIN(norm, 0x1.fffffep127f), top);
 }
 
-/* Codes of one block, elements [at, at + count), which lie from p[at mod FGD_UNIT] on. A key serves 2^32 hashed indices, and
- * those
+/* Codes of one block, elements [at, at + count), which lie from p[at mod FGD_UNIT] on. A key serves 2^32 hashed indices, that is,
  * 2^33 elements. */
 static void FN(encode_part)(const fgd_levels *how, FN(coder) *coder, fgd_mode mode, const float *p, int64_t at, int64_t count,
                             float *memory, uint8_t *out, uint8_t *signs)

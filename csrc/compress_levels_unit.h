@@ -203,8 +203,7 @@ FGD_INLINE uint32_t FN(unit)(const int kind, const FN(coder) *how, fgd_mode mode
     return signs;
 }
 
-/* `count` of the coordinates of a unit, from p[skew] on; the others are zeros or a neighbour's, and what becomes of them is
- * dropped.
+/* `count` of the coordinates of a unit, from p[skew] on; what becomes of the others, zeros or a neighbour's, is dropped.
  * `memory` and `out` are those of p[skew]; `memory` is not used in PLAIN, `signs` by Natural alone, whose skew is 0. */
 FGD_INLINE void FN(part_of_unit)(const int kind, const FN(coder) *how, const fgd_mode mode, const float *p, uint32_t first,
                                  int64_t skew, int64_t count, float *memory, uint8_t *out, uint8_t *signs)
