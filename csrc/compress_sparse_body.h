@@ -32,11 +32,16 @@ FGD_INLINE float FN(float_of)(uint32_t bits)
 /* memory += x on one chunk. */
 static void FN(add_chunk)(const fgd_vector *x, float *memory, int64_t lo, int64_t count)
 {
-    float p[FGD_BLOCK];
+    float converted[FGD_BLOCK] __attribute__((aligned(64)));
     for (int64_t at = 0; at < count; at += FGD_BLOCK) {
         int64_t some = FGD_MIN(count - at, FGD_BLOCK);
-        FN(begin_block)(x, memory, FGD_FEEDBACK, lo + at, some, p);
-        memcpy(memory + lo + at, p, (size_t)some * sizeof *p);
+        const float *g = (const float *)x->data + lo + at;
+        if (x->dtype != FGD_F32) {
+            FN(load_block)(x, lo + at, some, converted);
+            g = converted;
+        }
+        for (int64_t i = 0; i < some; i++)
+            memory[lo + at + i] += g[i];
     }
 }
 
