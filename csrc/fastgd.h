@@ -117,7 +117,6 @@ typedef struct {
     int32_t codec, option;    /* as in the header of the payload (docs/wire.md) */
     int64_t n, a, b;
     const uint8_t *body;
-    const float *table;       /* what decoding prepared, or NULL */
 } fgd_payload;
 
 int64_t fgd_compress_tickets(int64_t n);

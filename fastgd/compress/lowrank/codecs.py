@@ -24,7 +24,7 @@ class PowerSGD(Codec):
     Notes
     -----
     ||M - C(M)|| <= ||M||; exact where M has no higher rank. `ErrorFeedback` and `EF21` start each step from the last Q', a power
-    iteration; `encode` starts from normal numbers of (seed, step). Columns that vanish are drawn anew, so factors are
+    iteration; `encode` starts from random numbers of (seed, step). Columns that vanish are drawn anew, so factors are
     finite for every finite M. Deterministic.
 
     References
