@@ -133,8 +133,7 @@ FGD_INLINE double FN(fold_row)(const VEC *sum)
 }
 
 /* total[r + k stride] += a chunk of row r times a chunk of column k of Q. The turn of the `first` ranks finds the peak and
- * fetches
- * ahead; with `adds` it also makes the rows, m + g, the rows of g being as far apart as those of M. */
+ * fetches ahead; with `adds`, and only then, it writes the rows: m + g, the rows of g being as far apart as those of M. */
 FGD_INLINE void FN(row_products)(const int R, const int K, const int first, const int adds, const fgd_lowrank *w,
                                  float *const *row, const float *g, const float *q, int64_t count, double *total,
                                  uint32_t *peak)
