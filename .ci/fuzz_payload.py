@@ -1,4 +1,4 @@
-"""Coverage-guided fuzzing of the payload decoder: `python tests/fuzz_payload.py -max_total_time=60` (needs atheris).
+"""Coverage-guided fuzzing of the payload decoder: `python .ci/fuzz_payload.py -max_total_time=60` (needs atheris).
 
 Half of the inputs get a right checksum, so that the mutations reach what lies behind it. Anything but ValueError ends the run.
 """
