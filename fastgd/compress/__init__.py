@@ -53,12 +53,13 @@ from .._dispatch import register, runs
 from . import codecs as _codecs
 
 _BACKENDS, _DTYPES = ("cpu", "reference"), ("float32", "float16", "bfloat16")
+_ON_GPU = {"identity", "topk", "randk", "threshold", "sign", "onebit", "qsgd", "terngrad", "natural", "int8", "fp8"}
 for _kind in _codecs.CODECS.values():
-    register("compress", (_kind.name,), _BACKENDS, _DTYPES, folder=_kind.family)
+    register("compress", (_kind.name,), _BACKENDS + ("cuda",) * (_kind.name in _ON_GPU), _DTYPES, folder=_kind.family)
     runs(f"compress.{_kind.name}")(_kind)
-register("compress", ("largest",), _BACKENDS, _DTYPES)
-register("compress", ("decode", "check"), _BACKENDS, ("float32",))
-register("compress", ("vote",), _BACKENDS, ("float32",), folder="signs")
+register("compress", ("largest",), (*_BACKENDS, "cuda"), _DTYPES)
+register("compress", ("decode", "check"), (*_BACKENDS, "cuda"), ("float32",))
+register("compress", ("vote",), (*_BACKENDS, "cuda"), ("float32",), folder="signs")
 
 from . import rates as rates  # noqa: E402  (the rows above must stand in the table first)
 from .codecs import (  # noqa: E402
