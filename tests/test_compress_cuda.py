@@ -69,9 +69,9 @@ def signatures(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def hostile(n: int) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(n)
     normal = rng.standard_normal(n)
-    return {"zeros": np.zeros(n), "signed zeros": np.where(np.arange(n) % 2, -0.0, 0.0), "ties": np.resize([1.0, -1.0, 2.0], n),
-            "large": normal * 1e38 / np.abs(normal).max(initial=1.0) * 3.0, "subnormal": normal * 1e-41,
-            "small": normal * 2.0**-90, "mixed": normal * 10.0 ** rng.integers(-30, 30, n)}
+    return {"zeros": np.where(np.arange(n) % 2, -0.0, 0.0), "ties": np.resize([1.0, -1.0, 2.0, -0.0], n),
+            "large": normal * (3e38 / np.abs(normal).max()), "subnormal": normal * 1e-41,
+            "mixed": normal * 10.0 ** rng.integers(-44, 37, n)}
 
 
 def same(a: Any, b: Any) -> None:
@@ -98,7 +98,7 @@ class TestSimulated:
 
     @pytest.mark.parametrize("codec", CODECS, ids=repr)
     def test_vectors(self, codec: Any) -> None:
-        for n in (0, 1, 33, 600):
+        for n in (0, 1, 300):
             x = np.random.default_rng(n).standard_normal(n).astype(np.float32)
             payload = compress.encode(codec, x, seed=5, step=2, rank=1)
             moved = compress.encode(codec, device(x), seed=5, step=2, rank=1)
@@ -182,7 +182,7 @@ class TestSimulated:
     @pytest.mark.parametrize("codec", CODECS, ids=repr)
     def test_changed_payloads_are_refused(self, codec: Any) -> None:
         payload = compress.encode(codec, np.random.default_rng(0).standard_normal(21).astype(np.float32))
-        for at in (0, 4, 7, 8, 28, len(payload) - 1):
+        for at in (0, 4, 8, 28, len(payload) - 1):
             wrong = payload.copy()
             wrong[at] ^= 1
             with pytest.raises(ValueError, match="payload"):
@@ -198,8 +198,8 @@ class TestSimulated:
 
         payload = compress.encode(codec, np.random.default_rng(0).standard_normal(21).astype(np.float32))
         header, body = wire.parse(payload)
-        for at in range(0, len(body), max(1, len(body) // 12)):
-            for value in (0, 0x7F, 0x80, 0xFF):
+        for at in range(0, len(body), max(1, len(body) // 4)):
+            for value in (0x7F, 0x80, 0xFF):
                 wrong = payload.copy()
                 wrong[wire.SIZE + at] = value
                 wire.seal(wrong, header.codec, header.option, header.n, header.a, header.b, header.length)
@@ -216,10 +216,10 @@ class TestSimulated:
         with pytest.raises(ValueError, match="one vector"):
             compress.encode(Sign(), device(x.reshape(3, 3)))
         with pytest.raises(TypeError, match="EControl does not run"):
-            EControl(Sign(), 9).compress(device(x))
-        with pytest.raises(fastgd.BackendError, match="no cuda kernel for compress.drive"):
+            EControl(Sign(), 9, weight=0.5).compress(device(x))
+        with pytest.raises(fastgd.BackendError, match=r"no cuda kernel for compress\.drive"):
             compress.encode(compress.Drive(), device(x))
-        with pytest.raises(fastgd.BackendError, match="no cuda kernel for compress.drive"):
+        with pytest.raises(fastgd.BackendError, match=r"no cuda kernel for compress\.drive"):
             compress.decode(device(compress.encode(compress.Drive(), x)))
         with pytest.raises(ValueError, match="is on the host, but out is on the GPU"):
             compress.decode_add([compress.encode(Sign(), x)], device(x))

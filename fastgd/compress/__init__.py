@@ -26,9 +26,9 @@ Notation
 ``omega``   the same for unbiased codecs, E C(x) = x
 =========== ================================================================================================
 
-Vectors are float32, float16 or bfloat16, one dimension, on the host; memories are float32 whatever the gradient is. A payload is
-a uint8 array (docs/wire.md has every byte): a header that says what it is, with a checksum, then the body. `decode` believes
-nothing and fails with ValueError.
+Vectors are float32, float16 or bfloat16, one dimension, on the host or (most codecs) on the GPU; memories are float32 whatever
+the gradient is. A payload is a uint8 array (docs/wire.md has every byte): a header that says what it is, with a checksum, then
+the body. `decode` believes nothing and fails with ValueError.
 
 NaN and Inf. A gradient with one is a ValueError, before anything changes; `nonfinite="zero"` takes it as 0, and "propagate"
 skips the scan.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -31,7 +32,7 @@ def encode(codec: Codec, x: Any, *, seed: int = 0, step: int = 0, rank: int = 0,
     codec : Codec
         How to compress: `TopK(ratio=0.01)`, `Sign()`, `QSGD()`, ...
     x : (n,) array
-        float32, float16 or bfloat16; NumPy, torch or JAX on the host. Not written to.
+        float32, float16 or bfloat16; NumPy, torch or JAX on the host, torch, CuPy or Numba on the GPU. Not written to.
     seed, step : int, optional
         The random numbers' stream, 0 <= seed < 2^64, 0 <= step < 2^32: the same on all workers; take another step for each
         vector.
@@ -40,8 +41,8 @@ def encode(codec: Codec, x: Any, *, seed: int = 0, step: int = 0, rank: int = 0,
     nonfinite : {"raise", "zero", "propagate"}, optional
         What to do about a NaN or an Inf: refuse, take it as 0, or not look (and write a payload that cannot be decoded).
     out : (at least codec.max_nbytes(n),) uint8 array, optional
-        Where to put the payload; the result is its first part.
-    backend : {"auto", "cpu", "reference"}, optional
+        Where to put the payload, beside x; the result is its first part.
+    backend : {"auto", "cpu", "cuda", "reference"}, optional
         Where to run; see `fastgd.use`.
     num_threads : int, optional
         Threads to use at most; see `fastgd.use`.
@@ -179,7 +180,7 @@ def decode_add(payloads: Sequence[Any], out: Any, *, scale: float = 1.0, backend
         raise ValueError(f"scale must be finite as a float32, got {scale!r}")
     factor = np.float32(scale)
     data, operand, _ = unpack(out, "out")
-    view = array_out(out, (len(data),), "float32", operand.device)
+    view = array_out(out, (math.prod(data.shape),), "float32", operand.device)
     if isinstance(payloads, np.ndarray | bytes | bytearray | memoryview):
         raise TypeError("payloads must be a sequence of payloads: pass [payload] for one")
     parsed = []

@@ -106,7 +106,8 @@ def check(payloads: list[tuple[Codec, Header, Any]]) -> None:
         for k, (codec, header, body) in enumerate(payloads):
             _of(codec, "check")(call, codec, header, _cuda.view(body), flags[8 * k : 8 * k + 8])
         found = call.read(flags).reshape(-1, 8)
-    for k in np.flatnonzero(found.any(axis=1)):
+    if found.any():
+        k = int(np.flatnonzero(found.any(axis=1))[0])
         raise ValueError(f"payload {k} {REASONS[int(np.flatnonzero(found[k])[0])]}: no encoder writes that")
 
 

@@ -205,7 +205,8 @@ def fold(lanes: Any) -> None:
 
 @cuda.jit
 def sums_kernel(p: Any, sides: Any, sums: Any) -> None:
-    """For each chunk, by a warp: sums[0] of |p| below 0 (of all without `sides`), sums[1] of the others, sums[2] how many are below.
+    """For each chunk, by a warp: sums[0] of |p| below 0 (of all without `sides`), sums[1] of the others, sums[2] how
+    many are below.
 
     The lanes of docs/wire.md. Reads p.
     """

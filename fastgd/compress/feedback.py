@@ -30,6 +30,7 @@ class _OneMemory(Memory):
 
     def _place(self, x: Vector) -> None:
         if device.on_device(x.data) and not device.on_device(self._arrays["memory"]):
+            find(f"compress.{self.codec.name}", coding.operand_of(x), self._backend)  # before anything moves
             self._settle()
             self._arrays = {name: device.upload(array, x.data) for name, array in self._arrays.items()}
             self._state.memory = self._arrays["memory"]

@@ -47,7 +47,8 @@ class Memory:
         Parameters
         ----------
         grad : (n,) array
-            float32, float16 or bfloat16, on the host. Not written to.
+            float32, float16 or bfloat16, on the host; for `ErrorFeedback` and `EF21` also on the GPU, where the memory goes with
+            the first such gradient. Not written to.
         out : (at least codec.max_nbytes(n),) uint8 array, optional
             Where to put the payload; the result is its first part.
 
@@ -64,9 +65,9 @@ class Memory:
         """
         x, wrap = self._vector(grad)
         threads = _threads.budget(self._num_threads, x.data.nbytes)
-        self._place(x)
         buffer = coding.payload_buffer(self.codec, self.n, out, x.data)
         x, largest = coding.finite(x, "grad", self._nonfinite, self._backend, threads)
+        self._place(x)
         payload = self._send(x, largest, stream(self._seed, self.step & 0xFFFFFFFF, self._rank), buffer, threads)
         self.step += 1
         if out is None and 2 * len(payload) < len(buffer):
@@ -111,11 +112,11 @@ class Memory:
         if not np.isfinite(np.float32(factor)) or largest * abs(factor) > float(np.finfo(np.float32).max):
             raise ValueError(f"factor {factor:g} takes the memory (up to {largest:g}) beyond float32: reset it, or rescale by "
                              "less")
-        for name, array in self._arrays.items():
+        for array in self._arrays.values():
             if device.on_device(array):
                 device.multiply(array, np.float32(factor))
             else:
-                self._arrays[name] *= np.float32(factor)
+                array *= np.float32(factor)
         self._bound = largest * abs(factor) * (1 + 2.0**-20)
 
     def _largest(self, array: Any) -> float:
@@ -129,8 +130,8 @@ class Memory:
         if device.on_device(x.data) and there == {False}:
             raise TypeError(f"grad is on the GPU, where {type(self).__name__} does not run: pass a host array")
         if not device.on_device(x.data) and there == {True}:
-            raise TypeError("grad is on the host, but the memory went to the GPU with an earlier gradient: pass device arrays, or "
-                            "load the state into a new compressor")
+            raise TypeError("grad is on the host, but the memory went to the GPU with an earlier gradient: pass device arrays, "
+                            "or load the state into a new compressor")
 
     def _settle(self) -> None:
         """Let the memory be what it stands for: some kernels finish a step on their next pass."""
@@ -171,11 +172,10 @@ class Memory:
         extra = self._check_extra(state["extra"])
         self._seed, self._rank, self.step = numbers
         for name, array in arrays.items():
-            own = self._arrays[name]
-            if device.on_device(own):
-                device.assign(own, array)
+            if device.on_device(self._arrays[name]):
+                device.assign(self._arrays[name], array)
             else:
-                own[...] = array
+                self._arrays[name][...] = array
         self._state.extra.clear()
         self._state.extra.update(extra)
         self._bound = max((float(np.abs(array).max(initial=0.0)) for array in arrays.values()), default=0.0)

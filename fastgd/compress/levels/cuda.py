@@ -1,7 +1,7 @@
 """QSGD, Int8, FP8, TernGrad and Natural on the GPU. Signatures as in `reference.py`.
 
-A warp codes a bucket: its largest magnitude (and its squares, in the lanes of docs/wire.md), then codes and memory. Codes of fewer
-than eight bits are packed afterwards, a group of eight a thread.
+A warp codes a bucket: its largest magnitude (and its squares, in the lanes of docs/wire.md), then codes and memory. Codes of
+fewer than eight bits are packed afterwards, a group of eight a thread.
 """
 
 from __future__ import annotations
@@ -119,8 +119,8 @@ def _code(kind: Any, p: Any, step: Any, before: Any, inverse: Any, key: Any, i: 
 
 
 @cuda.jit
-def _buckets_kernel(p: Any, memory: Any, mode: Any, kind: Any, bucket: Any, levels: Any, l2: Any, offset: Any, key: Any, steps: Any,
-                    codes: Any) -> None:
+def _buckets_kernel(p: Any, memory: Any, mode: Any, kind: Any, bucket: Any, levels: Any, l2: Any, offset: Any, key: Any,
+                    steps: Any, codes: Any) -> None:
     """Steps, and codes of a byte each: a warp a bucket."""
     tops = cuda.shared.array(THREADS, np.int64)
     squares = cuda.shared.array(THREADS, np.float64)
@@ -341,8 +341,8 @@ def _buckets(x: Vector, state: State, mode: int, stream: Stream, body: Any, kind
         view = _cuda.view(body)
         packed = view[4 * count : 4 * count + -(-n * width // 8)]
         codes = packed if width == 8 else call.empty(n, np.uint8)
-        call.run(_buckets_kernel, LANES * count, p, memory, mode, kind, bucket, np.float32(levels), l2, offset, _key(stream), view,
-                 codes)
+        call.run(_buckets_kernel, LANES * count, p, memory, mode, kind, bucket, np.float32(levels), l2, offset, _key(stream),
+                 view, codes)
         if width < 8:
             call.run(_pack_kernel, -(-n // 8), codes, width, packed)
     return bucket
@@ -396,7 +396,8 @@ def check_natural(call: Call, codec: Any, header: Any, body: Any, flags: Any) ->
 def _check(call: Call, header: Any, body: Any, flags: Any, kind: int, bucket: int, levels: int, offset: int = 0,
            width: int = 8, steps: int | None = None) -> None:
     steps = -(-header.n // bucket) if steps is None else steps
-    call.run(_check_levels_kernel, max(header.n, steps), body, steps, header.n, kind, bucket, np.float32(levels), offset, width, flags)
+    call.run(_check_levels_kernel, max(header.n, steps), body, steps, header.n, kind, bucket, np.float32(levels), offset,
+             width, flags)
 
 
 def add_qsgd(call: Call, codec: Any, header: Any, body: Any, scale: Any, add: bool, out: Any) -> None:

@@ -26,7 +26,6 @@ from ..cuda_kernels import (
     product64,
     put_word,
     quotient,
-    quotient64,
     receive,
     remember,
 )
@@ -38,7 +37,7 @@ _EACH = 8  # elements of a tile that a thread looks at
 _TILE = THREADS * _EACH
 _BUCKET = 512
 _SCAN = 256
-_DIGITS = (20, 2048), (10, 1024), (0, 1024)  # shifts, bins
+_DIGITS = (20, 11), (10, 10), (0, 10)  # shifts, bits
 _ROUNDS = 8
 _LARGEST = float(np.finfo(np.float32).max)
 
@@ -49,17 +48,17 @@ _hash32 = scalar.functions(cuda.jit(device=True)).hash32
 
 
 @cuda.jit
-def _histogram_kernel(p: Any, shift: Any, size: Any, found: Any, bins: Any) -> None:
+def _histogram_kernel(p: Any, shift: Any, bits: Any, found: Any, bins: Any) -> None:
     """How many magnitudes that start with the digits found have which digit next."""
     own = cuda.shared.array(_BINS, np.uint32)
     for b in range(cuda.threadIdx.x, _BINS, cuda.blockDim.x):
         own[b] = np.uint32(0)
     cuda.syncthreads()
-    prefix = found[0]
+    prefix, size = found[0], 1 << bits
     for i in range(cuda.grid(1), p.size, cuda.gridsize(1)):
         key = magnitude(p[i]) >> shift
-        if key // size == prefix:
-            cuda.atomic.add(own, key % size, np.uint32(1))
+        if key >> bits == prefix:
+            cuda.atomic.add(own, key & (size - 1), np.uint32(1))
     cuda.syncthreads()
     for b in range(cuda.threadIdx.x, size, cuda.blockDim.x):
         if own[b] != np.uint32(0):
@@ -67,11 +66,11 @@ def _histogram_kernel(p: Any, shift: Any, size: Any, found: Any, bins: Any) -> N
 
 
 @cuda.jit
-def _narrow_kernel(size: Any, bins: Any, found: Any) -> None:
+def _narrow_kernel(bits: Any, bins: Any, found: Any) -> None:
     """The next digit: by one block. The bins become 0 again."""
     part = cuda.shared.array(THREADS, np.int64)
     if cuda.blockIdx.x == 0:
-        each = size // THREADS
+        each = (1 << bits) // THREADS
         first = cuda.threadIdx.x * each
         mine = np.int64(0)
         for b in range(first, first + each):
@@ -87,7 +86,7 @@ def _narrow_kernel(size: Any, bins: Any, found: Any) -> None:
             while b > t * each and np.int64(bins[b]) < left:
                 left -= np.int64(bins[b])
                 b -= 1
-            found[0] = found[0] * size + b
+            found[0] = (found[0] << bits) + b
             found[1] = left
         cuda.syncthreads()
         for b in range(first, first + each):
@@ -281,7 +280,8 @@ def _place(j: Any, n: Any, a: Any, b: Any, tables: Any) -> Any:
 
 
 @cuda.jit
-def _gather_kernel(p: Any, memory: Any, mode: Any, k: Any, ratio: Any, scaled: Any, a: Any, b: Any, tables: Any, body: Any) -> None:
+def _gather_kernel(p: Any, memory: Any, mode: Any, k: Any, ratio: Any, scaled: Any, a: Any, b: Any, tables: Any,
+                   body: Any) -> None:
     for j in range(cuda.grid(1), k, cuda.gridsize(1)):
         i = _place(j, p.size, a, b, tables)
         v = p[i]
@@ -361,8 +361,8 @@ KERNELS: list[tuple[Any, list[str], bool, int | None]] = [
                     "float32[::1], uint8[::1])"], False, None),
     (_quantise_kernel, ["void(uint32[::1], float32[::1], float32[::1], int64, uint8[::1])"], False, None),
     (_tables_kernel, ["void(uint64, int64, int64, uint32[:, ::1])"], False, None),
-    (_gather_kernel, ["void(float32[::1], float32[::1], int64, int64, float64, boolean, int64, int64, uint32[:, ::1], uint8[::1])"],
-     True, None),
+    (_gather_kernel, ["void(float32[::1], float32[::1], int64, int64, float64, boolean, int64, int64, uint32[:, ::1], "
+                      "uint8[::1])"], True, None),
     (_add_randk_kernel, ["void(uint8[::1], int64, int64, int64, uint32[:, ::1], float32, boolean, float32[::1])"], False, None),
     (_check_indices_kernel, ["void(uint8[::1], int64, int64, uint32[::1])"], False, None),
     (_check_codes_kernel, ["void(uint8[::1], int64, uint32[::1])"], False, None),
@@ -381,9 +381,9 @@ def topk(codec: Any, x: Vector, state: State, mode: int, stream: Stream, body: A
             return k
         found, bins = call.empty(2, np.int64), call.zeros(_BINS)
         call.run(_set_kernel, 1, 0, k, found)
-        for shift, size in _DIGITS:
-            call.run(_histogram_kernel, min(n, 1 << 18), p, shift, size, found, bins)
-            call.run(_narrow_kernel, THREADS, size, bins, found)
+        for shift, bits in _DIGITS:
+            call.run(_histogram_kernel, min(n, 1 << 18), p, shift, bits, found, bins)
+            call.run(_narrow_kernel, THREADS, bits, bins, found)
         eight, view = codec.bits == 8, _cuda.view(body)
         room = k if eight else 1
         index, value = call.empty(room, np.uint32), call.empty(room, np.float32)
