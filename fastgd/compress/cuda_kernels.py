@@ -1,4 +1,4 @@
-"""What the GPU kernels of all codecs share: arithmetic that is never contracted, bytes, the codec's input, sums, checksums.
+"""What the GPU kernels of all codecs share: arithmetic that is never contracted, bytes, the codec's input, sums.
 
 A kernel works on p, a float32 vector: x itself, the memory (feedback: it holds p until the codec takes c from it), or a new
 one. Every product goes through `product`, which the compiler does not fuse with an addition. Bodies are read and written byte
@@ -18,9 +18,7 @@ from ..robust.cuda_device import FORMATS
 
 THREADS = 128
 LANES, CHUNK = 32, 2048
-SLICE = 1024  #: bytes of a checksum that one thread takes
 _WARPS = THREADS // LANES
-_POLYNOMIAL = 0xEDB88320
 
 if _cuda.simulated():
 
@@ -254,102 +252,6 @@ def total(row: Any, lanes: Any) -> Any:
     return lanes[0]
 
 
-# ------------------------------------------------------------------------------------------------------- checksums
-
-
-def _times(a: int, b: int) -> int:
-    """The product of two polynomials over GF(2) modulo CRC-32's; bit 31 is the coefficient of 1."""
-    result = 0
-    for bit in range(31, -1, -1):
-        if b >> bit & 1:
-            result ^= a
-        a = a >> 1 ^ (_POLYNOMIAL if a & 1 else 0)
-    return result
-
-
-def _shifts(first: int, count: int) -> np.ndarray:
-    """x^(first), squared again and again."""
-    powers = [0x40000000]  # x
-    for _ in range(first.bit_length() - 1):
-        powers.append(_times(powers[-1], powers[-1]))
-    power = powers[-1]
-    result = []
-    for _ in range(count):
-        result.append(power)
-        power = _times(power, power)
-    return np.array(result, np.uint32)
-
-
-_SHIFTS = _shifts(8 * SLICE, 32)
-
-
-def after(crc: int, nbytes: int) -> int:
-    """A checksum's register after so many zero bytes."""
-    power = 0x00800000  # x^8
-    while nbytes:
-        if nbytes & 1:
-            crc = _times(crc, power)
-        power, nbytes = _times(power, power), nbytes >> 1
-    return crc
-
-
-@cuda.jit
-def crc_kernel(data: Any, result: Any) -> None:
-    """The CRC-32 register of `data`, starting from 0, into result[0], which starts as 0.
-
-    Slices of SLICE bytes, counted from the end, a thread each; each is shifted by the bytes after it, and XOR joins them in any
-    order. Reads the data.
-    """
-    table = cuda.shared.array(256, np.uint32)
-    shifts = cuda.const.array_like(_SHIFTS)
-    for entry in range(cuda.threadIdx.x, 256, cuda.blockDim.x):
-        value = np.uint32(entry)
-        for _ in range(8):
-            odd = value & np.uint32(1)
-            value = np.uint32(value >> np.uint32(1))
-            if odd:
-                value = np.uint32(value ^ np.uint32(_POLYNOMIAL))
-        table[entry] = value
-    cuda.syncthreads()
-    mine = np.uint32(0)
-    for part in range(cuda.grid(1), (data.size + SLICE - 1) // SLICE, cuda.gridsize(1)):
-        end = data.size - part * SLICE
-        crc = np.uint32(0)
-        for i in range(max(0, end - SLICE), end):
-            crc = np.uint32((crc >> np.uint32(8)) ^ table[np.int64((crc ^ np.uint32(data[i])) & np.uint32(255))])
-        left, k = part, 0
-        while left > 0:
-            if left & 1:
-                a, b, shifted = crc, shifts[k], np.uint32(0)
-                for bit in range(32):
-                    if (b >> np.uint32(31 - bit)) & np.uint32(1):
-                        shifted = np.uint32(shifted ^ a)
-                    odd = a & np.uint32(1)
-                    a = np.uint32(a >> np.uint32(1))
-                    if odd:
-                        a = np.uint32(a ^ np.uint32(_POLYNOMIAL))
-                crc = shifted
-            left >>= 1
-            k += 1
-        mine = np.uint32(mine ^ crc)
-    if mine != np.uint32(0):
-        cuda.atomic.xor(result, 0, mine)
-
-
-@cuda.jit
-def seal_kernel(first: Any, second: Any, third: Any, fourth: Any, result: Any, payload: Any) -> None:
-    """The 32 bytes of the header; result[0] joins the checksum, the upper half of `fourth`."""
-    for at in range(cuda.grid(1), 32, cuda.gridsize(1)):
-        word = fourth ^ (np.uint64(result[0]) << np.uint64(32))
-        if at < 8:
-            word = first
-        elif at < 16:
-            word = second
-        elif at < 24:
-            word = third
-        payload[at] = np.uint8((word >> np.uint64(8 * (at % 8))) & np.uint64(255))
-
-
 _ELEMENTS = ("float32", "float16", "bfloat16")
 
 KERNELS: list[tuple[Any, list[str], bool, int | None]] = [
@@ -362,6 +264,4 @@ KERNELS: list[tuple[Any, list[str], bool, int | None]] = [
     (scale_kernel, ["void(float32, float32[::1])"], False, None),
     (blend_kernel, ["void(float32, float32[::1], float32, float32[::1], float32[::1])"], False, None),
     (sums_kernel, ["void(float32[::1], int64, float64[:, ::1])"], True, None),
-    (crc_kernel, ["void(uint8[::1], uint32[::1])"], False, None),
-    (seal_kernel, ["void(uint64, uint64, uint64, uint64, uint32[::1], uint8[::1])"], False, None),
 ]

@@ -146,7 +146,7 @@ def buffer(size: int, out: Any, like: Any) -> Any:
 
 def seal(payload: Any, codec: int, option: int, n: int, a: int, b: int, length: int) -> Any:
     """`wire.seal` on the device, without waiting: the checksum is made there."""
-    from .cuda_kernels import SLICE, after, crc_kernel, seal_kernel
+    from .cuda_checksum import SLICE, after, crc_kernel, seal_kernel
 
     whole = payload[: SIZE + length]
     head = _HEADER.pack(MAGIC, VERSION, codec, option, 0, n, a, b, length, 0)[:28]
@@ -162,7 +162,7 @@ def seal(payload: Any, codec: int, option: int, n: int, a: int, b: int, length: 
 def parse(payload: Any, name: str) -> tuple[Header, Any]:
     """`wire.parse` of a payload on the device: the header comes to the host, the body stays."""
     from . import wire
-    from .cuda_kernels import SLICE, after, crc_kernel
+    from .cuda_checksum import SLICE, after, crc_kernel
 
     if str(payload.dtype).removeprefix("torch.") != "uint8" or len(payload.shape) != 1:
         raise TypeError(f"{name} must be a one-dimensional uint8 array, got {payload.dtype} with shape {tuple(payload.shape)}")
