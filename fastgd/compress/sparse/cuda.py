@@ -14,30 +14,32 @@ from ..cuda import check_values, codec_input
 from ..cuda_kernels import THREADS
 from ..device import Call, put
 from ..state import State, Stream, Vector
+from .cuda_kernels import KERNELS as KERNELS
 from .cuda_kernels import (
-    BINS,
-    BUCKET,
-    DIGITS,
     ROUNDS,
-    SCAN,
-    TILE,
     add_randk_kernel,
     add_sparse_kernel,
     check_codes_kernel,
     check_indices_kernel,
     check_stream_kernel,
     clear_kernel,
+    gather_kernel,
+    tables_kernel,
+)
+from .cuda_select import (
+    BINS,
+    BUCKET,
+    DIGITS,
+    SCAN,
+    TILE,
     count_kernel,
     emit_kernel,
-    gather_kernel,
     histogram_kernel,
     narrow_kernel,
     quantise_kernel,
     scan_kernel,
     set_kernel,
-    tables_kernel,
 )
-from .cuda_kernels import KERNELS as KERNELS
 
 
 def topk(codec: Any, x: Vector, state: State, mode: int, stream: Stream, body: Any, threads: int = 1) -> int:
