@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,16 +10,16 @@ from typing import Any
 import numpy as np
 
 from .. import _threads
-from .._arrays import unpack
+from .._arrays import copy, empty_like_array, unpack
 from .._checks import array_out, count, index_list, number
 from .._dispatch import Operand, find, runs
-from . import codecs, wire
+from . import codecs, device, wire
 from .codecs import Codec
 from .state import PLAIN, State, Vector, stream
 from .wire import SIZE, Header
 
 NONFINITE = ("raise", "zero", "propagate")
-_FLOAT32 = Operand("cpu", "float32")
+_FLOAT32 = Operand("cpu", "float32"), Operand("cuda", "float32")  # by whether it is on a GPU
 
 
 @runs("compress.largest")
@@ -31,7 +32,7 @@ def encode(codec: Codec, x: Any, *, seed: int = 0, step: int = 0, rank: int = 0,
     codec : Codec
         How to compress: `TopK(ratio=0.01)`, `Sign()`, `QSGD()`, ...
     x : (n,) array
-        float32, float16 or bfloat16; NumPy, torch or JAX on the host. Not written to.
+        float32, float16 or bfloat16; NumPy, torch or JAX on the host, torch, CuPy or Numba on the GPU. Not written to.
     seed, step : int, optional
         The random numbers' stream, 0 <= seed < 2^64, 0 <= step < 2^32: the same on all workers; take another step for each
         vector.
@@ -40,8 +41,8 @@ def encode(codec: Codec, x: Any, *, seed: int = 0, step: int = 0, rank: int = 0,
     nonfinite : {"raise", "zero", "propagate"}, optional
         What to do about a NaN or an Inf: refuse, take it as 0, or not look (and write a payload that cannot be decoded).
     out : (at least codec.max_nbytes(n),) uint8 array, optional
-        Where to put the payload; the result is its first part.
-    backend : {"auto", "cpu", "reference"}, optional
+        Where to put the payload, beside x; the result is its first part.
+    backend : {"auto", "cpu", "cuda", "reference"}, optional
         Where to run; see `fastgd.use`.
     num_threads : int, optional
         Threads to use at most; see `fastgd.use`.
@@ -72,12 +73,12 @@ def encode(codec: Codec, x: Any, *, seed: int = 0, step: int = 0, rank: int = 0,
     numbers = stream(count(seed, "seed", 0, 2**64 - 1), count(step, "step", 0, 2**32 - 1), count(rank, "rank", 0, 2**32 - 1))
     check_nonfinite(nonfinite)
     vector, wrap = vector_of(x, "x")
-    buffer = payload_buffer(codec, len(vector.data), out)
+    buffer = payload_buffer(codec, len(vector.data), out, vector.data)
     threads = _threads.budget(num_threads, vector.data.nbytes)
     vector, _ = finite(vector, "x", nonfinite, backend, threads)
     payload = write(codec, vector, State(), PLAIN, numbers, buffer, backend, threads)
     if out is None and 2 * len(payload) < len(buffer):
-        payload = payload.copy()  # the room of the longest payload goes back
+        payload = copy(payload)  # the room of the longest payload goes back
     return wrap(payload)
 
 
@@ -131,8 +132,8 @@ def decode(payload: Any, *, n: int | None = None, max_n: int = 2**28, backend: s
     if expected is None and header.n > limit:
         raise ValueError(f"the payload holds {header.n} coordinates, more than max_n={limit}: pass n or a larger max_n if "
                          "that is right")
-    kernel = find("compress.decode", _FLOAT32, backend)
-    out = np.empty(header.n, np.float32)
+    kernel = find("compress.decode", _FLOAT32[device.on_device(data)], backend)
+    out = empty_like_array(data, (header.n,), "float32")
     kernel([parsed], out, None, _threads.budget(num_threads, out.nbytes))
     return wrap(out)
 
@@ -179,18 +180,17 @@ def decode_add(payloads: Sequence[Any], out: Any, *, scale: float = 1.0, backend
         raise ValueError(f"scale must be finite as a float32, got {scale!r}")
     factor = np.float32(scale)
     data, operand, _ = unpack(out, "out")
-    if operand.device != "cpu":
-        raise ValueError("out is on the GPU, where payloads are not decoded yet: pass a host array")
-    view = array_out(out, (data.size,), "float32", "cpu")
+    view = array_out(out, (math.prod(data.shape),), "float32", operand.device)
     if isinstance(payloads, np.ndarray | bytes | bytearray | memoryview):
         raise TypeError("payloads must be a sequence of payloads: pass [payload] for one")
     parsed = []
     for k, payload in enumerate(payloads):
         name = f"payloads[{k}]"
         parsed.append(read(bytes_of(payload, name)[0], name))
+        same_device(parsed[-1][2], view, name, "out")
         if parsed[-1][1].n != len(view):
             raise ValueError(f"{name} holds {parsed[-1][1].n} coordinates, out has {len(view)}")
-    kernel = find("compress.decode", _FLOAT32, backend)
+    kernel = find("compress.decode", operand, backend)
     if parsed:
         kernel(parsed, view, factor, _threads.budget(num_threads, view.nbytes))
     return out
@@ -239,20 +239,28 @@ def majority_vote(payloads: Sequence[Any], *, backend: str | None = None, num_th
         data, how = bytes_of(payload, f"payloads[{k}]")
         wrap = how if k == 0 else wrap
         parsed.append(read(data, f"payloads[{k}]"))
-        codec, header, _ = parsed[-1]
+        codec, header, body = parsed[-1]
+        same_device(body, parsed[0][2], f"payloads[{k}]", "payloads[0]")
         if not isinstance(codec, codecs.Sign) or header.n != parsed[0][1].n:
             raise ValueError(f"payloads[{k}] is {codec!r} of n={header.n}, but a vote needs Sign() payloads of one n, here "
                              f"{parsed[0][1].n}")
     if not 0 < len(parsed) < 2**24:
         raise ValueError(f"majority_vote needs at least one payload and fewer than 2^24, got {len(parsed)}")
-    n = parsed[0][1].n
-    find("compress.check", _FLOAT32, backend)(parsed)
-    result = np.empty(codecs.Sign().max_nbytes(n), np.uint8)
-    bits = [body[4:] for _, _, body in parsed]
-    find("compress.vote", _FLOAT32, backend)(bits, n, result[SIZE + 4 :], _threads.budget(num_threads, len(bits) * len(result)))
-    scales = np.array([body[:4].copy().view("<f4")[0] for _, _, body in parsed], np.float64)
-    result[SIZE : SIZE + 4] = np.array([sum(scales.tolist()) / len(scales)], "<f4").view(np.uint8)
-    return wrap(wire.seal(result, codecs.Sign.code, 0, n, 0, 0, len(result) - SIZE))
+    n, first = parsed[0][1].n, parsed[0][2]
+    operand = _FLOAT32[device.on_device(first)]
+    find("compress.check", operand, backend)(parsed)
+    result = payload_buffer(codecs.Sign(), n, None, first)
+    bodies = [body for _, _, body in parsed]
+    find("compress.vote", operand, backend)([body[4:] for body in bodies], n, result[SIZE + 4 :],
+                                            _threads.budget(num_threads, len(bodies) * len(result)))
+    scales = np.array([body[:4].copy().view("<f4")[0] for body in bodies] if operand.device == "cpu" else device.scales(bodies),
+                      np.float64)
+    scale = np.array([sum(scales.tolist()) / len(scales)], "<f4")
+    if operand.device == "cpu":
+        result[SIZE : SIZE + 4] = scale.view(np.uint8)
+    else:
+        device.put(result, SIZE, scale.tobytes())
+    return wrap(seal(result, codecs.Sign.code, 0, n, 0, 0, len(result) - SIZE))
 
 
 # -------------------------------------------------------------------------------------- shared with error feedback
@@ -275,15 +283,17 @@ def vector_of(x: Any, name: str) -> tuple[Vector, Callable[[Any], Any]]:
         raise TypeError(f"{name} has dtype float64, but gradients are compressed from float32, float16 or bfloat16: convert it "
                         f"with {name}.astype('float32')")
     if operand.device != "cpu":
-        raise TypeError(f"{name} is on the GPU, where fastgd.compress does not run yet: pass a host array")
+        return device.vector(data, operand.dtype, name), wrap
     if data.ndim != 1:
         raise ValueError(f"{name} must be one vector, got shape {tuple(data.shape)}: pass {name}.reshape(-1)")
     return Vector(np.ascontiguousarray(data), operand.dtype), wrap
 
 
-def payload_buffer(codec: Codec, n: int, out: Any) -> np.ndarray:
-    """Memory for the longest payload: new, or `out` after a check."""
+def payload_buffer(codec: Codec, n: int, out: Any, like: Any = None) -> Any:
+    """Memory for the longest payload: new, beside `like`, or `out` after a check."""
     size = codec.max_nbytes(n)
+    if like is not None and device.on_device(like):
+        return device.buffer(size, out, like)
     if out is None:
         return np.empty(size, np.uint8)
     data = out.numpy() if _is_torch(out) else out
@@ -300,34 +310,53 @@ def finite(x: Vector, name: str, nonfinite: str, backend: str | None, threads: i
     """x as its values are to be taken, and a bound on its magnitudes; ValueError where a NaN or an Inf is to be refused."""
     if nonfinite == "propagate":
         return x, 0.0
-    most = find("compress.largest", Operand("cpu", x.dtype), backend)(x, threads)
+    most = find("compress.largest", operand_of(x), backend)(x, threads)
     if np.isfinite(most):
         return x, most
-    good = np.isfinite(x.data) if x.dtype != "bfloat16" else (x.data & 0x7F80) != 0x7F80
+    there = device.on_device(x.data)
+    good = (device.finite_values(x) if there else np.isfinite(x.data) if x.dtype != "bfloat16" else (x.data & 0x7F80) != 0x7F80)
     if nonfinite == "raise":
         raise ValueError(f"{name} has a NaN or an Inf at coordinates {index_list(~good)}: skip the step, or pass "
                          "nonfinite='zero'")
-    x = Vector(np.where(good, x.data, x.data.dtype.type(0)), x.dtype)
-    return x, find("compress.largest", Operand("cpu", x.dtype), backend)(x, threads)
+    x = device.cleaned(x) if there else Vector(np.where(good, x.data, x.data.dtype.type(0)), x.dtype)
+    return x, find("compress.largest", operand_of(x), backend)(x, threads)
 
 
-def write(codec: Codec, x: Vector, state: State, mode: int, numbers: Any, buffer: np.ndarray, backend: str | None,
-          threads: int) -> np.ndarray:
+def operand_of(x: Vector) -> Operand:
+    """What dispatch needs to know of a vector."""
+    return Operand("cuda" if device.on_device(x.data) else "cpu", x.dtype)
+
+
+def same_device(a: Any, b: Any, a_name: str, b_name: str) -> None:
+    if device.on_device(a) != device.on_device(b):
+        where = [f"{name} is on the {'GPU' if device.on_device(data) else 'host'}" for name, data in ((a_name, a), (b_name, b))]
+        raise ValueError(f"{where[0]}, but {where[1]}: move one of them")
+
+
+def write(codec: Codec, x: Vector, state: State, mode: int, numbers: Any, buffer: Any, backend: str | None,
+          threads: int) -> Any:
     """Run the codec's kernel, and put the header before what it wrote."""
     n = len(x.data)
-    a = find(f"compress.{codec.name}", Operand("cpu", x.dtype), backend)(codec, x, state, mode, numbers, buffer[SIZE:], threads)
+    a = find(f"compress.{codec.name}", operand_of(x), backend)(codec, x, state, mode, numbers, buffer[SIZE:], threads)
     option, _, b = codec._fields(n)
-    return wire.seal(buffer, codec.code, option, n, a, b, codec._length(n, a, b))
+    return seal(buffer, codec.code, option, n, a, b, codec._length(n, a, b))
 
 
-def read(data: np.ndarray, name: str) -> tuple[Codec, Header, np.ndarray]:
+def seal(buffer: Any, *fields: int) -> Any:
+    """`wire.seal`, wherever the payload is."""
+    return device.seal(buffer, *fields) if device.on_device(buffer) else wire.seal(buffer, *fields)
+
+
+def read(data: Any, name: str) -> tuple[Codec, Header, Any]:
     """A payload's codec, header and body; ValueError where they do not fit together."""
-    header, body = wire.parse(data, name)
+    header, body = device.parse(data, name) if device.on_device(data) else wire.parse(data, name)
     return codecs.from_header(header), header, body
 
 
-def bytes_of(payload: Any, name: str) -> tuple[np.ndarray, Callable[[Any], Any]]:
-    """A payload's bytes, and the way from a NumPy array to the payload's library."""
+def bytes_of(payload: Any, name: str) -> tuple[Any, Callable[[Any], Any]]:
+    """A payload's bytes (on the GPU: the payload itself), and the way from their kind of array to the payload's library."""
+    if device.on_device(payload):
+        return payload, _same
     if _is_torch(payload):
         return wire.as_bytes(payload.numpy(), name), sys.modules["torch"].from_numpy
     return wire.as_bytes(payload, name), _same

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
+from .._arrays import to_host
 from .._checks import number
-from .._dispatch import Operand, find, runs
-from . import coding
+from .._dispatch import find, runs
+from . import coding, device
 from .codecs import Codec
 from .common import codec_input, to_float32
 from .memory import Memory
-from .state import DIFFERENCE, FEEDBACK, Stream, Vector
+from .state import DIFFERENCE, FEEDBACK, State, Stream, Vector
 
 _LARGEST = float(np.finfo(np.float32).max)
 
@@ -24,6 +27,14 @@ class _OneMemory(Memory):
                  backend: str | None = None, num_threads: int | None = None) -> None:
         super().__init__(codec, n, ("memory",), seed, rank, nonfinite, backend, num_threads)
         self._state.memory = self._arrays["memory"]
+
+    def _place(self, x: Vector) -> None:
+        if device.on_device(x.data) and not device.on_device(self._arrays["memory"]):
+            find(f"compress.{self.codec.name}", coding.operand_of(x), self._backend)  # before anything moves
+            self._settle()
+            self._arrays = {name: device.upload(array, x.data) for name, array in self._arrays.items()}
+            self._state.memory = self._arrays["memory"]
+        super()._place(x)
 
     def _send(self, x: Vector, largest: float, numbers: Stream, buffer: np.ndarray, threads: int) -> np.ndarray:
         if self._nonfinite != "propagate":
@@ -47,10 +58,15 @@ class _OneMemory(Memory):
             return
         self._settle()
         memory = self._arrays["memory"]
-        self._bound = find("compress.largest", Operand("cpu", "float32"), self._backend)(Vector(memory, "float32"), 1)
+        follow = Vector(memory, "float32")
+        self._bound = find("compress.largest", coding.operand_of(follow), self._backend)(follow, 1)
         if self._reached(largest, self._bound + largest, reach) <= _LARGEST:
             return
-        p = np.abs(codec_input(x, self._state, self._mode).astype(np.float64))
+        if device.on_device(memory):
+            x = Vector(device.to_float32(x), "float32")
+            p = np.abs(codec_input(x, State(to_host(memory)), self._mode).astype(np.float64))
+        else:
+            p = np.abs(codec_input(x, self._state, self._mode).astype(np.float64))
         beyond = self._reached(largest, float(p.max(initial=0.0)), reach) > _LARGEST
         if beyond:
             raise ValueError(f"grad and the memory of {self.codec!r} overflow float32 (coordinate {p.argmax()}): skip the step, "
@@ -102,10 +118,10 @@ class ErrorFeedback(_OneMemory):
     _mode = FEEDBACK
 
     @runs("compress.largest")
-    def residual(self) -> np.ndarray:
+    def residual(self) -> Any:
         """e: what is still to be sent, a copy."""
         self._settle()
-        return self._arrays["memory"].copy()
+        return device.duplicate(self._arrays["memory"])
 
 
 @runs("compress.largest")
@@ -153,18 +169,24 @@ class EF21(_OneMemory):
             self._arrays["average"] = np.zeros(self.n, np.float32)
 
     @runs("compress.largest")
-    def estimate(self) -> np.ndarray:
+    def estimate(self) -> Any:
         """d: what the receiver knows, a copy."""
         self._settle()
-        return self._arrays["memory"].copy()
+        return device.duplicate(self._arrays["memory"])
 
     def _send(self, x: Vector, largest: float, numbers: Stream, buffer: np.ndarray, threads: int) -> np.ndarray:
         if self._momentum is None:
             return super()._send(x, largest, numbers, buffer, threads)
         beta = np.float32(self._momentum if self.step else 1.0)
-        average = (np.float32(1.0) - beta) * self._arrays["average"] + beta * to_float32(x)
+        if device.on_device(x.data):
+            average = device.blend(np.float32(1.0) - beta, self._arrays["average"], beta, x)
+        else:
+            average = (np.float32(1.0) - beta) * self._arrays["average"] + beta * to_float32(x)
         follow = Vector(average, "float32")
-        largest = max(largest, float(np.abs(average).max(initial=0.0)))
+        largest = max(largest, self._largest(average))
         payload = super()._send(follow, largest, numbers, buffer, threads)
-        self._arrays["average"][...] = average  # after all that may fail
+        if device.on_device(average):  # after all that may fail
+            device.assign(self._arrays["average"], average)
+        else:
+            self._arrays["average"][...] = average
         return payload

@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 
 from .. import _threads
+from .._arrays import copy as copy_array
+from .._arrays import to_host
 from .._checks import count, number
 from .._dispatch import Operand, find, runs
-from . import coding
+from . import coding, device
 from .codecs import Codec
 from .state import State, Stream, Vector, stream
 
@@ -45,7 +47,8 @@ class Memory:
         Parameters
         ----------
         grad : (n,) array
-            float32, float16 or bfloat16, on the host. Not written to.
+            float32, float16 or bfloat16, on the host; for `ErrorFeedback` and `EF21` also on the GPU, where the memory goes with
+            the first such gradient. Not written to.
         out : (at least codec.max_nbytes(n),) uint8 array, optional
             Where to put the payload; the result is its first part.
 
@@ -62,19 +65,20 @@ class Memory:
         """
         x, wrap = self._vector(grad)
         threads = _threads.budget(self._num_threads, x.data.nbytes)
-        buffer = coding.payload_buffer(self.codec, self.n, out)
+        buffer = coding.payload_buffer(self.codec, self.n, out, x.data)
         x, largest = coding.finite(x, "grad", self._nonfinite, self._backend, threads)
+        self._place(x)
         payload = self._send(x, largest, stream(self._seed, self.step & 0xFFFFFFFF, self._rank), buffer, threads)
         self.step += 1
         if out is None and 2 * len(payload) < len(buffer):
-            payload = payload.copy()  # the room of the longest payload goes back
+            payload = copy_array(payload)  # the room of the longest payload goes back
         return wrap(payload)
 
     def accepts(self, grad: Any) -> bool:
         """Whether grad is finite: let all workers agree on it before any of them commits itself to the step."""
         x, _ = self._vector(grad)
         threads = _threads.budget(self._num_threads, x.data.nbytes)
-        return bool(np.isfinite(find("compress.largest", Operand("cpu", x.dtype), self._backend)(x, threads)))
+        return bool(np.isfinite(find("compress.largest", coding.operand_of(x), self._backend)(x, threads)))
 
     def _vector(self, grad: Any) -> tuple[Vector, Any]:
         x, wrap = coding.vector_of(grad, "grad")
@@ -90,7 +94,7 @@ class Memory:
     def reset(self) -> None:
         """Back to the initial state: memories 0, step 0."""
         for array in self._arrays.values():
-            array.fill(0.0)
+            device.fill(array) if device.on_device(array) else array.fill(0.0)
         self._state.extra.clear()
         self.step, self._bound = 0, 0.0
 
@@ -104,13 +108,30 @@ class Memory:
         """
         factor = number(factor, "factor")
         self._settle()
-        largest = max((float(np.abs(array).max(initial=0.0)) for array in self._arrays.values()), default=0.0)
+        largest = max((self._largest(array) for array in self._arrays.values()), default=0.0)
         if not np.isfinite(np.float32(factor)) or largest * abs(factor) > float(np.finfo(np.float32).max):
             raise ValueError(f"factor {factor:g} takes the memory (up to {largest:g}) beyond float32: reset it, or rescale by "
                              "less")
         for array in self._arrays.values():
-            array *= np.float32(factor)
+            if device.on_device(array):
+                device.multiply(array, np.float32(factor))
+            else:
+                array *= np.float32(factor)
         self._bound = largest * abs(factor) * (1 + 2.0**-20)
+
+    def _largest(self, array: Any) -> float:
+        if not device.on_device(array):
+            return float(np.abs(array).max(initial=0.0))
+        return float(find("compress.largest", Operand("cuda", "float32"), self._backend)(Vector(array, "float32"), 1))
+
+    def _place(self, x: Vector) -> None:
+        """The memory is where the gradients are: it goes to the GPU with the first one that is there."""
+        there = {device.on_device(array) for array in self._arrays.values()}
+        if device.on_device(x.data) and there == {False}:
+            raise TypeError(f"grad is on the GPU, where {type(self).__name__} does not run: pass a host array")
+        if not device.on_device(x.data) and there == {True}:
+            raise TypeError("grad is on the host, but the memory went to the GPU with an earlier gradient: pass device arrays, "
+                            "or load the state into a new compressor")
 
     def _settle(self) -> None:
         """Let the memory be what it stands for: some kernels finish a step on their next pass."""
@@ -126,7 +147,7 @@ class Memory:
         """All that the next payloads depend on: numbers, and copies of arrays."""
         self._settle()
         return {"kind": type(self).__name__, "codec": repr(self.codec), "n": self.n, "seed": self._seed, "rank": self._rank,
-                "step": self.step, **{name: array.copy() for name, array in self._arrays.items()},
+                "step": self.step, **{name: np.array(to_host(array)) for name, array in self._arrays.items()},
                 "extra": copy.deepcopy(self._state.extra)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -151,7 +172,10 @@ class Memory:
         extra = self._check_extra(state["extra"])
         self._seed, self._rank, self.step = numbers
         for name, array in arrays.items():
-            self._arrays[name][...] = array
+            if device.on_device(self._arrays[name]):
+                device.assign(self._arrays[name], array)
+            else:
+                self._arrays[name][...] = array
         self._state.extra.clear()
         self._state.extra.update(extra)
         self._bound = max((float(np.abs(array).max(initial=0.0)) for array in arrays.values()), default=0.0)

@@ -49,15 +49,20 @@ def parse(payload: Any, name: str = "payload") -> tuple[Header, np.ndarray]:
     if len(whole) < SIZE:
         raise ValueError(f"{name} has {len(whole)} bytes, fewer than the {SIZE} of a header: it was cut short")
     magic, version, codec, option, zero, n, a, b, length, crc = _HEADER.unpack(whole[:SIZE].tobytes())
+    check(magic, version, length, len(whole) - SIZE, not zero and crc == _checksum(whole), name)
+    return Header(codec, option, n, a, b, length), whole[SIZE:]
+
+
+def check(magic: bytes, version: int, length: int, has: int, intact: bool, name: str) -> None:
+    """ValueError where a header is none, or none of this version, or does not belong to a body of `has` bytes."""
     if magic != MAGIC:
         raise ValueError(f"{name} does not start with {MAGIC!r}: these bytes are not a payload of fastgd.compress")
     if version != VERSION:
         raise ValueError(f"{name} has version {version} of the wire format, this library reads version {VERSION}")
-    if length != len(whole) - SIZE:
-        raise ValueError(f"{name} announces a body of {length} bytes and has {len(whole) - SIZE}: it was cut or padded")
-    if zero or crc != _checksum(whole):
+    if length != has:
+        raise ValueError(f"{name} announces a body of {length} bytes and has {has}: it was cut or padded")
+    if not intact:
         raise ValueError(f"{name} fails its checksum: its bytes changed on the way")
-    return Header(codec, option, n, a, b, length), whole[SIZE:]
 
 
 def as_bytes(payload: Any, name: str = "payload") -> np.ndarray:
