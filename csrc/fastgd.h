@@ -242,6 +242,12 @@ void fgd_lowrank_orthogonalise(const fgd_lowrank *w);
 int fgd_lowrank_right(const fgd_lowrank *w, fgd_job *job);
 void fgd_lowrank_finish(const fgd_lowrank *w, fgd_job *job);
 
+/* ---- dro: sums in a tree (csrc/dro_tree.h) */
+
+/* ---- dro: the sampler's projections (csrc/dro_chi2.c, csrc/dro_kl.c) */
+
+/* ---- dro: uncertainty sets (csrc/dro_sets.c) */
+
 /* cdef end */
 
 /* ---- decoding, for compress.c: fgd_check_<codec> is 0 or why the body is none of an encoder's (1 value, 2 index, 3 code, 4

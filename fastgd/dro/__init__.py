@@ -1,0 +1,27 @@
+"""Distributionally robust optimisation: draws whose probabilities follow the losses, at the cost of plain SGD.
+
+The room in one idea
+--------------------
+min over x of max over p of sum_i p_i l_i(x), p in a ball around the uniform distribution. Stochastic gradient steps need draws from
+a p that changes after every batch; a tree of sums draws from and changes n weights in O(log n), and the projection onto the ball
+moves all coordinates at once through a few scalars.
+
+* *The tree*: `SumTree` draws indices in proportion to weights that change (robust sampling, prioritized replay).
+* *The sampler*: `DROSampler` keeps p inside a chi-squared or Kullback-Leibler ball, amortised O(log n) a drawn index.
+* *The sets*: `worst_case` (chi-squared, KL, CVaR; as a ball or as a penalty), `project`.
+* *Around them*: `allocate`, `pacing`, `mlmc_estimate`, `group_weights`.
+
+Notation
+--------
+============ ===========================================================================================
+``n``        examples; ``m`` of them above the floor
+``p``        probabilities; ``q`` the same without the floor: p = delta / n + (1 - delta) q
+``l``        losses, finite and >= 0
+``R``        radius of the ball: D_f(p || 1/n) = (1/n) sum_i f(n p_i) <= R, f''(1) = 1
+``delta``    the floor: p_i >= delta / n
+``alpha``    level of the conditional value at risk, 0 < alpha <= 1
+============ ===========================================================================================
+
+Namkoong and Duchi, Stochastic Gradient Methods for Distributionally Robust Optimization with f-divergences (NIPS 2016); their
+rho is n R.
+"""
