@@ -2,8 +2,8 @@
 
 The room in one idea
 --------------------
-min over x of max over p of sum_i p_i l_i(x), p in a ball around the uniform distribution. Stochastic gradient steps need draws from
-a p that changes after every batch; a tree of sums draws from and changes n weights in O(log n), and the projection onto the ball
+min over x of max over p of sum_i p_i l_i(x), p in a ball around the uniform distribution. Stochastic gradient steps need draws
+from a p that changes after every batch; a tree of sums draws from and changes n weights in O(log n), and the projection onto the ball
 moves all coordinates at once through a few scalars.
 
 * *The tree*: `SumTree` draws indices in proportion to weights that change (robust sampling, prioritized replay).
