@@ -243,6 +243,14 @@ int fgd_lowrank_right(const fgd_lowrank *w, fgd_job *job);
 void fgd_lowrank_finish(const fgd_lowrank *w, fgd_job *job);
 
 /* ---- dro: sums in a tree (csrc/dro_tree.h) */
+typedef struct {
+    int64_t n, capacity;      /* leaves in use; leaves there is room for, those from n on are 0 */
+    int64_t levels;
+    int64_t first[12];        /* where level l begins, in doubles; level 0: the leaves; first[levels]: where `data` ends */
+    double *data;             /* on a boundary of 64 bytes */
+} fgd_tree;
+
+int64_t fgd_tree_layout(fgd_tree *t, int64_t n, int64_t capacity); /* sets all but `data`; returns the doubles it takes */
 
 /* ---- dro: the sampler's projections (csrc/dro_chi2.c, csrc/dro_kl.c) */
 
