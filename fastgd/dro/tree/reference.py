@@ -1,7 +1,7 @@
 """The oracle of the tree: plain NumPy, one query at a time, every sum made anew. Shares no code with the kernels.
 
-A tree here is the list of its levels, each padded with zeros to whole blocks of 8. `Tree` has the methods of every backend:
-changes return 0, or what is wrong and nothing has changed: 1 an index, 2 a weight, 3 a total that overflows.
+The sums are kept as the list of levels, each padded with zeros to whole blocks of 8. `Tree` has the methods of every backend.
+Changes return 0, or what is wrong and nothing has changed: 1 an index, 2 a weight, 3 a total that overflows.
 """
 
 from __future__ import annotations
@@ -11,14 +11,15 @@ from typing import Any
 import numpy as np
 
 from ...random.reference import bits32
+from .arrays import indices, numbers
 
 
 def block_sum(block: np.ndarray) -> float:
-    """((c_0 + c_1) + c_2) + .. + c_7."""
-    total = block[0]
-    for child in block[1:]:
+    """((c_0 + c_1) + c_2) + .. + c_7; 0 for no children."""
+    total = 0.0
+    for child in block.tolist():
         total = total + child
-    return float(total)
+    return total
 
 
 def levels_of(weights: np.ndarray) -> list[np.ndarray]:
@@ -31,20 +32,17 @@ def levels_of(weights: np.ndarray) -> list[np.ndarray]:
         levels.append(padded)
         if len(padded) == 8:
             return levels
-        with np.errstate(over="ignore"):
-            values = np.array([block_sum(block) for block in padded.reshape(-1, 8)])
+        values = np.array([block_sum(block) for block in padded.reshape(-1, 8)])
 
 
 def descend(levels: list[np.ndarray], mass: float) -> int:
     """The leaf that 0 <= mass < total falls on."""
     node = 0
     for level in reversed(levels):
-        block = level[8 * node : 8 * node + 8]
-        before = 0.0
-        for child, weight in enumerate(block):
-            if mass < before + weight:
-                break
-            before = before + weight
+        block = level[8 * node : 8 * node + 8].tolist()
+        child, before = 0, 0.0
+        while mass >= before + block[child]:
+            child, before = child + 1, before + block[child]
         mass = min(mass - before, float(np.nextafter(block[child], 0.0)))
         node = 8 * node + child
     return node
@@ -59,8 +57,10 @@ def uniform(seed: int, draw: int) -> float:
 class Tree:
     """Weights and the sums above them."""
 
-    def __init__(self, weights: int | np.ndarray) -> None:
-        self._set(np.zeros(weights) if isinstance(weights, int) else weights + 0.0)
+    indices, numbers = staticmethod(indices), staticmethod(numbers)
+
+    def __init__(self, n: int) -> None:
+        self._set(np.zeros(n))
 
     def _set(self, weights: np.ndarray) -> None:
         self._weights, self._levels = weights, levels_of(weights)
@@ -69,9 +69,8 @@ class Tree:
         if not ((new >= 0) & (new < np.inf)).all():
             return 2
         levels = levels_of(weights)
-        with np.errstate(over="ignore"):
-            if block_sum(levels[-1]) == np.inf:
-                return 3
+        if block_sum(levels[-1]) == np.inf:
+            return 3
         self._weights, self._levels = weights, levels
         return 0
 
@@ -81,10 +80,6 @@ class Tree:
 
     def total(self) -> float:
         return block_sum(self._levels[-1])
-
-    def check(self) -> int:
-        """What is wrong with the weights as they are."""
-        return self._change(self._weights, self._weights)
 
     def update(self, index: np.ndarray, weight: np.ndarray) -> int:
         if index.size and (index.min() < 0 or index.max() >= self.n):
@@ -101,6 +96,7 @@ class Tree:
         return self._change(np.concatenate([self._weights, weights + 0.0]), weights)
 
     def weights(self, index: np.ndarray | None) -> Any:
+        """A copy; None where an index is outside."""
         if index is None:
             return self._weights.copy()
         if index.size and (index.min() < 0 or index.max() >= self.n):
@@ -109,21 +105,19 @@ class Tree:
 
     def extremes(self) -> tuple[float, float]:
         positive = self._weights[self._weights > 0]
-        return (float(positive.min()), float(positive.max())) if len(positive) else (np.inf, 0.0)
+        return (float(positive.min()), float(positive.max())) if len(positive) else (float("inf"), 0.0)
 
     def sum(self, lo: int, hi: int) -> float:
         """Level by level: behind `lo` from left to right, before `hi` likewise with the sum of the levels below last."""
         left = right = 0.0
-        for level in self._levels:
-            if level is self._levels[-1] or lo // 8 == hi // 8:
-                return left + (sum(level[lo:hi].tolist(), 0.0) + right)
+        for level in self._levels[:-1]:
+            if lo // 8 == hi // 8:
+                return left + (block_sum(level[lo:hi]) + right)
             while lo % 8:
                 left, lo = left + float(level[lo]), lo + 1
-            right = sum(level[hi // 8 * 8 : hi].tolist(), 0.0) + right
+            right = block_sum(level[hi // 8 * 8 : hi]) + right
             lo, hi = lo // 8, hi // 8
-            if lo == hi:
-                return left + right
-        raise ValueError("a tree has a level")  # not reached: the last level returns
+        return left + (block_sum(self._levels[-1][lo:hi]) + right)
 
     def find(self, mass: np.ndarray) -> np.ndarray | None:
         """None where a mass is outside [0, total)."""
