@@ -47,16 +47,16 @@ def _leaf(data: Any, first: Any, mass: Any, lane: Any) -> Any:
     node = np.int64(0)
     for level in range(first.size - 1, -1, -1):
         own = data[first[level] + 8 * node + lane]
-        child, before, after, weight = np.int64(7), np.float64(0), np.float64(0), np.float64(0)
-        found = False
+        child, before, after, weight = np.int64(0), np.float64(0), np.float64(0), np.float64(0)
+        found = False  # for ever where the tree is empty: then the way is child 0's
         for k in range(8):
             weight_k = cuda.shfl_sync(ALL_LANES, own, group + k)
             if not found:
                 before = after
                 after += weight_k
-                weight = weight_k
                 if mass < after:
                     child = np.int64(k)
+                    weight = weight_k
                     found = True
         mass = min(mass - before, _below(weight))
         node = 8 * node + child
@@ -72,14 +72,19 @@ def _uniform(seed: Any, draw: Any) -> Any:
 
 
 @cuda.jit
-def find_kernel(data: Any, first: Any, mass: Any, leaf: Any) -> None:
-    """leaf_i = the leaf of mass_i. Reads a cache line a level."""
+def find_kernel(data: Any, first: Any, mass: Any, leaf: Any, report: Any) -> None:
+    """leaf_i = the leaf of mass_i; report[0] = 1 where one lies outside [0, total). Reads a cache line a level."""
     lane = np.int64(cuda.threadIdx.x % 8)
+    total = _block_sum(data, first[first.size - 1])
     for base in range(cuda.blockIdx.x * (cuda.blockDim.x // 8), leaf.size, cuda.gridsize(1) // 8):  # the same for all lanes
         i = base + cuda.threadIdx.x // 8
-        found = _leaf(data, first, mass[min(i, leaf.size - 1)], lane)
+        m = mass[min(i, leaf.size - 1)]
+        inside = np.float64(0) <= m < total
+        found = _leaf(data, first, m if inside else np.float64(0), lane)
         if lane == 0 and i < leaf.size:
             leaf[i] = found
+            if not inside:
+                report[0] = np.float64(1)
 
 
 @cuda.jit
@@ -98,36 +103,33 @@ def sample_kernel(data: Any, first: Any, seed: Any, draw: Any, method: Any, leaf
 
 
 @cuda.jit
-def successive_kernel(data: Any, first: Any, seed: Any, draw: Any, leaf: Any, weight: Any, flags: Any) -> None:
+def successive_kernel(data: Any, first: Any, seed: Any, draw: Any, leaf: Any, weight: Any, report: Any) -> None:
     """Draws without replacement, one after another, by one warp: a drawn leaf weighs nothing until all are drawn.
 
-    flags[0] = 1 where the weights run out before the draws do. In the end every weight and every sum is what it was.
+    report[0] = draws until the weights ran out. In the end every weight and every sum is what it was.
     """
     lane = np.int64(cuda.threadIdx.x % 8)
     if cuda.blockIdx.x > 0:
         return
+    drawn = np.int64(0)
     for i in range(leaf.size):
         total = _block_sum(data, first[first.size - 1])
-        if total > 0:
-            u = _uniform(seed, draw + np.uint64(i))
-            found = _leaf(data, first, min(product64(u, total), _below(total)), lane)
-            cuda.syncthreads()
+        u = _uniform(seed, draw + np.uint64(i))
+        found = _leaf(data, first, min(product64(u, total), _below(total)), lane)
+        cuda.syncthreads()
+        if total > np.float64(0):
+            drawn += 1
             if cuda.threadIdx.x == 0:
                 leaf[i] = found
                 weight[i] = data[found]
                 data[found] = np.float64(0)
                 _raise_path(data, first, found)
-            cuda.syncthreads()
-        else:
-            if cuda.threadIdx.x == 0:
-                leaf[i] = -1
-                flags[0] = np.uint32(1)
-    cuda.syncthreads()
+        cuda.syncthreads()
     if cuda.threadIdx.x == 0:
-        for i in range(leaf.size):
-            if leaf[i] >= 0:
-                data[leaf[i]] = weight[i]
-                _raise_path(data, first, leaf[i])
+        report[0] = np.float64(drawn)
+        for i in range(drawn):
+            data[leaf[i]] = weight[i]
+            _raise_path(data, first, leaf[i])
 
 
 @cuda.jit(device=True)
@@ -139,28 +141,35 @@ def _raise_path(data: Any, first: Any, leaf: Any) -> None:
         data[first[level] + node] = _block_sum(data, first[level - 1] + 8 * node)
 
 
-# ------------------------------------------------------------------------------------------------------------ updates
+# ------------------------------------------------------------------------------------------------------------ changes
 
 
 @cuda.jit(device=True)
 def _wrong(index: Any, weight: Any, n: Any) -> Any:
     """1 for an index outside [0, n), 2 for a weight that is negative, NaN or Inf, 0 for neither."""
     if index < 0 or index >= n:
-        return np.uint32(1)
-    return np.uint32(0) if np.float64(0) <= weight < np.float64(np.inf) else np.uint32(2)
+        return np.int32(1)
+    return np.int32(0) if np.float64(0) <= weight < np.float64(np.inf) else np.int32(2)
+
+
+@cuda.jit(device=True)
+def _report(wrong: Any, report: Any) -> None:
+    """report[0]: 2 where any index is wrong, else 1 where any weight is, whatever the order of threads."""
+    if wrong != 0:
+        cuda.atomic.max(report, 0, np.float64(3 - wrong))
 
 
 @cuda.jit
-def update_kernel(data: Any, first: Any, n: Any, index: Any, weight: Any, old: Any, flags: Any) -> None:
+def update_kernel(data: Any, first: Any, n: Any, index: Any, weight: Any, old: Any, report: Any) -> None:
     """Up to ONE_BLOCK new weights and the sums above them, in one launch of one block; the last of equal indices wins.
 
-    flags[0]: 0, or why nothing has changed: 1 index, 2 weight, 3 the total would overflow. Threads of equal parents store the
-    same sum. `old` has room for the weights replaced.
+    report[0] = 0, or why nothing has changed: 2 an index, 1 a weight, -1 the total would overflow; report[1] = the total.
+    Threads of equal parents store the same sum. `old` has room for the weights replaced.
     """
     if cuda.blockIdx.x > 0:
         return
     t, count = cuda.threadIdx.x, index.size
-    at, wrong = np.int64(0), np.uint32(0)
+    at, wrong = np.int64(0), np.int32(0)
     wins = t < count
     if wins:
         at = index[t]
@@ -168,20 +177,23 @@ def update_kernel(data: Any, first: Any, n: Any, index: Any, weight: Any, old: A
         for later in range(t + 1, count):
             if index[later] == at:
                 wins = False
-    if cuda.syncthreads_or(np.int32(wrong)):
-        if wrong != np.uint32(0):
-            flags[0] = wrong
+    if cuda.syncthreads_or(wrong):
+        _report(wrong, report)
         return
     if wins:
         old[t] = data[at]
-        data[at] = weight[t]
+        data[at] = weight[t] + np.float64(0)  # -0 becomes 0
     _raise_all(data, first, at)
-    if not _block_sum(data, first[first.size - 1]) < np.float64(np.inf):
-        cuda.syncthreads()
-        if wins:
-            data[at] = old[t]
-        _raise_all(data, first, at)
-        flags[0] = np.uint32(3)
+    total = _block_sum(data, first[first.size - 1])
+    cuda.syncthreads()
+    if total < np.float64(np.inf):
+        if t == 0:
+            report[1] = total
+        return
+    if wins:
+        data[at] = old[t]
+    _raise_all(data, first, at)
+    report[0] = np.float64(-1)
 
 
 @cuda.jit(device=True)
@@ -196,12 +208,10 @@ def _raise_all(data: Any, first: Any, leaf: Any) -> None:
 
 
 @cuda.jit
-def check_kernel(index: Any, weight: Any, n: Any, flags: Any) -> None:
-    """flags[0] = why an update cannot be, as above; an empty index stands for 0, 1, 2, .."""
+def check_kernel(index: Any, weight: Any, n: Any, report: Any) -> None:
+    """report[0] as above; an empty index stands for 0, 1, 2, .."""
     for b in range(cuda.grid(1), weight.size, cuda.gridsize(1)):
-        wrong = _wrong(index[b] if index.size > 0 else b, weight[b], n)
-        if wrong != np.uint32(0):
-            flags[0] = wrong
+        _report(_wrong(index[b] if index.size > 0 else np.int64(0), weight[b], n), report)
 
 
 @cuda.jit
@@ -217,32 +227,80 @@ def exchange_kernel(data: Any, index: Any, weight: Any, owner: Any) -> None:
     for b in range(cuda.grid(1), index.size, cuda.gridsize(1)):
         if owner[index[b]] == b + 1:
             before = data[index[b]]
-            data[index[b]] = weight[b]
+            data[index[b]] = weight[b] + np.float64(0)
             weight[b] = before
 
 
 @cuda.jit
 def raise_kernel(data: Any, below: Any, above: Any, nodes: Any) -> None:
-    """All sums of one level, from the level below. Reads that level once."""
+    """All sums of one level, from the level below, which is read once."""
     for node in range(cuda.grid(1), nodes, cuda.gridsize(1)):
         data[above + node] = _block_sum(data, below + 8 * node)
 
 
+# ----------------------------------------------------------------------------------------------------------- questions
+
+
 @cuda.jit
-def total_kernel(data: Any, top: Any, total: Any) -> None:
+def sum_kernel(data: Any, first: Any, lo: Any, hi: Any, report: Any) -> None:
+    """report[1] = w_lo + .. + w_(hi - 1), by one thread, in the CPU's order."""
     if cuda.grid(1) == 0:
-        total[0] = _block_sum(data, top)
+        left, right = np.float64(0), np.float64(0)
+        level, done = 0, False
+        while lo < hi and not done:
+            at, before = first[level], np.float64(0)
+            done = level == first.size - 1 or lo >> 3 == hi >> 3
+            if done:
+                for j in range(lo, hi):
+                    before += data[at + j]
+                right = before + right
+            else:
+                while lo & 7 != 0:
+                    left += data[at + lo]
+                    lo += 1
+                for j in range(hi >> 3 << 3, hi):
+                    before += data[at + j]
+                right = before + right
+                lo >>= 3
+                hi >>= 3
+                level += 1
+        report[1] = left + right
+
+
+@cuda.jit
+def weights_kernel(data: Any, n: Any, index: Any, out: Any, report: Any) -> None:
+    """out_j = weight index_j; report[0] = 1 where an index is outside."""
+    for j in range(cuda.grid(1), index.size, cuda.gridsize(1)):
+        if 0 <= index[j] < n:
+            out[j] = data[index[j]]
+        else:
+            report[0] = np.float64(1)
+
+
+@cuda.jit
+def extremes_kernel(data: Any, n: Any, bits: Any) -> None:
+    """The bits of the smallest positive and of the largest weight: for such numbers integers in the same order."""
+    least, most = bits[0], bits[1]
+    for i in range(cuda.grid(1), n, cuda.gridsize(1)):
+        own = data[i].view(np.int64)
+        if own > 0:
+            least = min(least, own)
+            most = max(most, own)
+    cuda.atomic.min(bits, 0, least)
+    cuda.atomic.max(bits, 1, most)
 
 
 _DATA = "float64[::1], int64[::1]"
 KERNELS: list[tuple[Any, list[str], bool, int | None]] = [
-    (find_kernel, [f"void({_DATA}, float64[::1], int64[::1])"], True, None),
+    (find_kernel, [f"void({_DATA}, float64[::1], int64[::1], float64[::1])"], True, None),
     (sample_kernel, [f"void({_DATA}, uint64, uint64, int64, int64[::1])"], True, None),
-    (successive_kernel, [f"void({_DATA}, uint64, uint64, int64[::1], float64[::1], uint32[::1])"], True, None),
-    (update_kernel, [f"void({_DATA}, int64, int64[::1], float64[::1], float64[::1], uint32[::1])"], True, None),
-    (check_kernel, ["void(int64[::1], float64[::1], int64, uint32[::1])"], True, None),
+    (successive_kernel, [f"void({_DATA}, uint64, uint64, int64[::1], float64[::1], float64[::1])"], True, None),
+    (update_kernel, [f"void({_DATA}, int64, int64[::1], float64[::1], float64[::1], float64[::1])"], True, None),
+    (check_kernel, ["void(int64[::1], float64[::1], int64, float64[::1])"], True, None),
     (claim_kernel, ["void(int64[::1], int32[::1])"], True, None),
     (exchange_kernel, ["void(float64[::1], int64[::1], float64[::1], int32[::1])"], True, None),
     (raise_kernel, ["void(float64[::1], int64, int64, int64)"], True, None),
-    (total_kernel, ["void(float64[::1], int64, float64[::1])"], True, None),
+    (sum_kernel, [f"void({_DATA}, int64, int64, float64[::1])"], True, None),
+    (weights_kernel, ["void(float64[::1], int64, int64[::1], float64[::1], float64[::1])"], True, None),
+    (extremes_kernel, ["void(float64[::1], int64, int64[::1])"], True, None),
 ]
