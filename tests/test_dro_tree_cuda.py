@@ -16,7 +16,7 @@ from test_robust_cuda import LIBRARIES, host, on_gpu
 from fastgd import _cuda
 from fastgd.dro import SumTree
 
-sim = [pytest.mark.sim, pytest.mark.filterwarnings("ignore:.*(overflow|invalid value):RuntimeWarning")]
+pytestmark = pytest.mark.filterwarnings("ignore:.*overflow encountered:RuntimeWarning")  # the simulator computes with NumPy
 METHODS = ("iid", "stratified", "systematic", "without_replacement")
 
 
@@ -28,28 +28,18 @@ def signatures(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     from fastgd.compress.cuda import KERNELS as COMPRESS
     from fastgd.dro.tree.cuda_kernels import KERNELS
 
-    known = dict(vars(types))
-    declared = {(kernel.py_func.__name__, known["void"](*_arguments(signature, known)))
+    declared = {(kernel.py_func.__name__, eval(signature, dict(vars(types))).args)
                 for kernel, found, *_ in [*KERNELS, *COMPRESS] for signature in found}
     launch, launched = _cuda.launch, set()
 
     def checked(kernel: Any, grid: int, threads: int, stream: Any, *arguments: Any, **options: Any) -> None:
-        launched.add((kernel.py_func.__name__, known["void"](*(typeof(argument) for argument in arguments))))
-        launch(kernel, min(grid, 2), min(threads, 32), stream, *arguments, **options)
+        launched.add((kernel.py_func.__name__, tuple(typeof(argument) for argument in arguments)))
+        shuffles = kernel.py_func.__name__ in ("find_kernel", "sample_kernel", "successive_kernel")
+        launch(kernel, min(grid, 2), min(threads, 8 if shuffles else 32), stream, *arguments, **options)
 
     monkeypatch.setattr(_cuda, "launch", checked)
     yield
     assert not launched - declared
-
-
-def _arguments(signature: str, known: dict[str, Any]) -> list[Any]:
-    """The types of "void(float64[::1], int64)"."""
-    inside = signature.partition("(")[2].rpartition(")")[0]
-    found = []
-    for text in inside.split(", "):
-        name, _, layout = text.partition("[")
-        found.append(known["Array"](known[name], 1, "C") if layout else known[name])
-    return found
 
 
 def device(x: Any) -> Any:
@@ -69,17 +59,17 @@ def agree(ours: SumTree, theirs: SumTree) -> None:
 
 
 @pytest.mark.sim
-@pytest.mark.parametrize("n", [1, 7, 8, 9, 63, 65, 200])
+@pytest.mark.parametrize("n", [1, 9, 200])
 def test_draws_are_the_cpu_s(n: int, signatures: None) -> None:
     rng = np.random.default_rng(n)
     cpu, gpu = pair(np.where(rng.random(n) < 0.3, 0.0, rng.random(n)) + (np.arange(n) == n // 2))
     agree(cpu, gpu)
     positive = int((cpu.weights() > 0).sum())
     for method in METHODS:
-        size = min(9, positive)
+        size = min(4, positive)
         np.testing.assert_array_equal(host(gpu.sample(size, method=method)), cpu.sample(size, method=method))
     agree(cpu, gpu)  # nothing is missing after draws without replacement
-    masses = rng.random(5) * cpu.total
+    masses = rng.random(4) * cpu.total
     np.testing.assert_array_equal(host(gpu.find(device(masses))), cpu.find(masses))
     assert gpu.find(float(masses[0])) == cpu.find(float(masses[0]))
 
@@ -107,10 +97,12 @@ def test_many_changes_are_a_rebuild(monkeypatch: pytest.MonkeyPatch, signatures:
     cpu.update(index, weight)
     gpu.update(device(index), device(weight))
     agree(cpu, gpu)
-    for bad_index, bad_weight, words in ((70, 1.0, "index"), (-1, 1.0, "index"), (3, np.nan, "weights"), (3, 1.7e308, "overflows")):
+    for bad_index, bad_weight, words in ((70, 1.0, "index"), (-1, 1.0, "index"), (3, np.nan, "weights"),
+                                         (3, 1.7e308, "overflows")):
         wrong = index.copy(), weight.copy()
-        wrong[0][17], wrong[1][17] = bad_index, bad_weight
-        wrong[1][18] = 1.7e308 if words == "overflows" else wrong[1][18]
+        wrong[0][-1], wrong[1][-1] = bad_index, bad_weight
+        if words == "overflows":
+            wrong[0][-2], wrong[1][-2] = 4, bad_weight
         with pytest.raises(ValueError, match=words):
             gpu.update(device(wrong[0]), device(wrong[1]))
         agree(cpu, gpu)

@@ -28,8 +28,9 @@ rho is n R.
 
 from .._dispatch import register
 
-register("dro", ("tree",), ("cpu", "reference"), ("float64",), folder="tree")
+register("dro", ("tree",), ("cpu", "cuda", "reference"), ("float64",), folder="tree")
 
-from .tree.sumtree import SumTree  # noqa: E402  (the rows above must stand in the table first)
+from .tree.jit import numba_functions  # noqa: E402  (the rows above must stand in the table first)
+from .tree.sumtree import SumTree  # noqa: E402
 
-__all__ = ["SumTree"]
+__all__ = ["SumTree", "numba_functions"]

@@ -26,7 +26,7 @@ class Tree:
     indices, numbers = staticmethod(indices), staticmethod(numbers)
 
     def __init__(self, n: int) -> None:
-        self._extremes = ffi.new("fgd_extremes *")
+        self._extremes, self._shown = ffi.new("fgd_extremes *"), False
         self._allocate(max(n, 1))
         self.tree.n = n
 
@@ -41,6 +41,11 @@ class Tree:
     @property
     def n(self) -> int:
         return self.tree.n
+
+    def arrays(self) -> tuple[np.ndarray, np.ndarray]:
+        """The memory, and where its levels begin. Whoever writes there does not tell of smallest and largest weights."""
+        self._shown = True
+        return self.data, np.array(list(self.tree.first)[: self.tree.levels], np.int64)
 
     def total(self) -> float:
         return lib.fgd_tree_sum(self.tree, 0, self.tree.n)
@@ -73,7 +78,7 @@ class Tree:
 
     def extremes(self) -> tuple[float, float]:
         found = self._extremes
-        if not self.tree.extremes:
+        if not self.tree.extremes or self._shown:
             found.stale = 1
             self.tree.extremes = found
         lib.fgd_tree_extremes(self.tree)

@@ -15,7 +15,7 @@ import numpy as np
 from numba import cuda
 
 from ... import _cuda
-from ..._arrays import _on_device
+from ..._arrays import is_on_device
 from ...compress.cuda_kernels import fill_kernel
 from ...compress.device import Call
 from . import arrays, cuda_kernels
@@ -68,7 +68,7 @@ class Tree:
 
     def indices(self, x: Any, name: str) -> Any:
         """An int64 device array; integers of the host are taken there, one alone stays."""
-        if not _on_device(x):
+        if not is_on_device(x):
             host = arrays.indices(x, name)
             return self._upload(host) if host.ndim else host
         if str(x.dtype).removeprefix("torch.") != "int64":
@@ -77,7 +77,7 @@ class Tree:
 
     def numbers(self, x: Any, name: str) -> Any:
         """A float64 device array; numbers of the host are taken there, one alone stays."""
-        if not _on_device(x):
+        if not is_on_device(x):
             host = arrays.numbers(x, name)
             return self._upload(host) if host.ndim else host
         if str(x.dtype).removeprefix("torch.") != "float64":
@@ -235,6 +235,12 @@ class Tree:
     def out(self, size: int) -> Any:
         """Memory for draws."""
         return self._new(size, np.int64)
+
+    def check_out(self, out: Any, size: int) -> None:
+        """TypeError or ValueError where `out` cannot take `size` draws."""
+        if not is_on_device(out) or str(out.dtype).removeprefix("torch.") != "int64" or tuple(out.shape) != (size,):
+            raise ValueError(f"out must be an int64 array of shape ({size},) on the GPU, as the tree is")
+        self._contiguous(out, "out")
 
     def sample(self, size: int, method: str, seed: int, drawn: int, out: Any) -> int:
         if not self._sum > 0.0:

@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from ..._arrays import to_host
+from ..._arrays import is_on_device, to_host
 from ..._checks import count
-from ..._dispatch import Operand, find, runs
+from ..._dispatch import BackendError, Operand, find, requested, runs
+from .jit import Arrays
 
 _METHODS = ("iid", "stratified", "systematic", "without_replacement")
 _LARGEST = 2**31
@@ -86,9 +87,10 @@ class SumTree:
     def __init__(self, weights: Any, *, seed: int = 0, backend: str | None = None) -> None:
         self._seed = count(seed, "seed", 0, 2**64 - 1)
         self._backend, self._drawn = backend, 0
-        device = "cuda" if hasattr(weights, "__cuda_array_interface__") else "cpu"
-        self._operand = Operand(device, "float64")
-        if isinstance(weights, int | np.integer | bool | np.bool_):
+        number = isinstance(weights, int | np.integer | bool | np.bool_)
+        on_gpu = requested(backend) == "cuda" if number else is_on_device(weights)
+        self._operand = Operand("cuda" if on_gpu else "cpu", "float64")
+        if number:
             self._tree = self._make(count(weights, "n", 1, _LARGEST))
         else:
             self._tree = self._filled(weights)
@@ -114,6 +116,26 @@ class SumTree:
     def total(self) -> float:
         """The sum of all weights: `find` takes any mass below it."""
         return self._tree.total()
+
+    @property
+    def drawn(self) -> int:
+        """How many draws there were: the number of the next one."""
+        return self._drawn
+
+    def arrays(self) -> Arrays:
+        """The tree's own memory, for `numba_functions`: not a copy. After changes made there `extremes` reads all weights.
+
+        Raises
+        ------
+        BackendError
+            The tree is not on the CPU.
+        """
+        shown = getattr(self._tree, "arrays", None)
+        if shown is None:
+            raise BackendError("only a tree on the CPU can be shown to Numba", {"cuda": ("its memory is the GPU's",),
+                               "reference": ("it keeps its levels in a list",)})
+        data, first = shown()
+        return Arrays(data, first, self.n)
 
     def __len__(self) -> int:
         return self._tree.n
@@ -250,7 +272,8 @@ class SumTree:
         ValueError
             All weights are 0; without replacement, fewer than `size` are positive; unknown method; an `out` that does not fit.
         """
-        if out is None and size == 1 and type(size) is int and method == "iid":
+        host = self._operand.device == "cpu"
+        if out is None and host and size == 1 and type(size) is int and method == "iid":
             leaf = self._tree.sample_one(self._seed, self._drawn)
             if leaf < 0:
                 self._refuse_draw(1, 0)
@@ -262,9 +285,11 @@ class SumTree:
         if method not in _METHODS:
             raise ValueError(f"method must be one of {', '.join(_METHODS)}, got {method!r}")
         if out is None:
-            out = _empty(size, _INT64)
-        else:
+            out = _empty(size, _INT64) if host else self._tree.out(size)
+        elif host:
             _check_out(out, size)
+        else:
+            self._tree.check_out(out, size)
         if size:
             found = self._tree.sample(size, method, self._seed, self._drawn, out)
             if found < size:
