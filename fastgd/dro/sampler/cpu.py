@@ -86,3 +86,18 @@ class chi2(_Player):
 
     def divergence(self) -> float:
         return lib.fgd_chi2_divergence(self._w)
+
+
+class kl(_Player):
+    _NUMBERS = ("log_v", "a", "s", "active", "width", "base", "top", "heaped")
+    _name = "kl"
+
+    def _start(self, radius: float) -> None:
+        w, n = self._w, self._n
+        w.radius = radius
+        w.z = self._zeros(n, np.float64, _DOUBLE)
+        w.item, w.slot = self._zeros(n, np.int32, _INT), self._zeros(n, np.int32, _INT)
+        lib.fgd_kl_start(w)
+
+    def divergence(self) -> float:
+        return lib.fgd_kl_divergence(self._w)

@@ -39,10 +39,10 @@ def _root(f: Callable[[float], float], low: float, high: float) -> float:
             if high - low > 0.25 * width:
                 x = 0.5 * (low + high)
             width = high - low
-        margin = 0.25 * np.spacing(abs(high)) + 1e-17 * (high - low)
-        x = min(max(x, low + margin), high - margin)
-        if not low < x < high:
+        margin = float(np.spacing(max(abs(low), abs(high))))
+        if high - low <= 2.0 * margin:
             break
+        x = min(max(x, low + margin), high - margin)
         value = f(x)
         if value == 0.0:
             return x
