@@ -29,8 +29,10 @@ rho is n R.
 from .._dispatch import register
 
 register("dro", ("tree",), ("cpu", "cuda", "reference"), ("float64",), folder="tree")
+register("dro", ("chi2", "kl", "cressie_read"), ("cpu", "reference"), ("float64",), folder="sampler")
 
-from .tree.jit import numba_functions  # noqa: E402  (the rows above must stand in the table first)
+from .sampler.sampler import DROSampler  # noqa: E402  (the rows above must stand in the table first)
+from .tree.jit import numba_functions  # noqa: E402
 from .tree.sumtree import SumTree  # noqa: E402
 
-__all__ = ["SumTree", "numba_functions"]
+__all__ = ["DROSampler", "SumTree", "numba_functions"]
