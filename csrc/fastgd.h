@@ -252,7 +252,7 @@ typedef struct {
 typedef struct {
     int64_t n, capacity;      /* leaves in use; leaves there is room for, those from n on are 0 */
     int64_t levels;
-    int64_t first[12];        /* where level l begins, in doubles; level 0: the leaves; first[levels]: where `data` ends */
+    int64_t first[12];        /* where level l begins in `data`, 0: the leaves; first[levels]: its end (2^31 leaves: 11) */
     double *data;             /* on a boundary of 64 bytes */
     fgd_extremes *extremes;   /* kept by changes; NULL: they are not */
 } fgd_tree;

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..._native import ffi, lib
-from .arrays import indices, numbers
+from .arrays import HostArrays
 
 _from_buffer = ffi.from_buffer
 _DOUBLES, _INTS = ffi.typeof("double[]"), ffi.typeof("int64_t[]")
@@ -20,10 +20,8 @@ _update, _update_one, _find_one = lib.fgd_tree_update, lib.fgd_tree_update_one, 
 _sample, _sample_one, _sample_distinct = lib.fgd_tree_sample, lib.fgd_tree_sample_one, lib.fgd_tree_sample_distinct
 
 
-class Tree:
+class Tree(HostArrays):
     """Weights and the sums above them: `data`, one array with all levels, level l from `tree.first[l]` on."""
-
-    indices, numbers = staticmethod(indices), staticmethod(numbers)
 
     def __init__(self, n: int) -> None:
         self._extremes, self._shown = ffi.new("fgd_extremes *"), False
@@ -51,7 +49,7 @@ class Tree:
         return lib.fgd_tree_sum(self.tree, 0, self.tree.n)
 
     def update(self, index: np.ndarray, weight: np.ndarray) -> int:
-        return _memory(_update(self.tree, len(index), _from_buffer(_INTS, index), _from_buffer(_DOUBLES, weight)))
+        return _update(self.tree, len(index), _from_buffer(_INTS, index), _from_buffer(_DOUBLES, weight))
 
     def update_one(self, index: int, weight: float) -> int:
         return _update_one(self.tree, index, weight)
@@ -106,12 +104,6 @@ class Tree:
 
     def sample_one(self, seed: int, drawn: int) -> int:
         return _sample_one(self.tree, seed, drawn)
-
-
-def _memory(status: int) -> int:
-    if status == lib.FGD_TREE_MEMORY:
-        raise MemoryError("no memory to remember the weights that an update with very large weights may have to restore")
-    return status
 
 
 tree = Tree

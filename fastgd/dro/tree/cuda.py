@@ -28,6 +28,8 @@ _REFUSED = {0.0: 0, 2.0: 1, 1.0: 2, -1.0: 3}  # the kernels' reports as the othe
 class Tree:
     """Weights and the sums above them in device memory, as csrc/dro_tree.h lays them out."""
 
+    on_host = False
+
     def __init__(self, n: int, like: Any = None) -> None:
         self._like, self.n, self._sum = like, n, 0.0
         self._allocate(max(n, 1))
@@ -232,7 +234,7 @@ class Tree:
         leaf = self.find(self._upload(np.array([mass])))
         return -1 if leaf is None else int(self._host(leaf)[0])
 
-    def out(self, size: int) -> Any:
+    def empty(self, size: int) -> Any:
         """Memory for draws."""
         return self._new(size, np.int64)
 
@@ -257,7 +259,7 @@ class Tree:
             return int(call.read(report)[0])
 
     def sample_one(self, seed: int, drawn: int) -> int:
-        out = self.out(1)
+        out = self.empty(1)
         return int(self._host(out)[0]) if self.sample(1, "iid", seed, drawn, out) else -1
 
     def _host(self, x: Any) -> np.ndarray:
