@@ -20,6 +20,7 @@ from test_robust_cuda import LIBRARIES, device, host, on_gpu
 import fastgd
 from fastgd import _cuda, compress
 from fastgd.compress import (
+    DGC,
     EF21,
     FP8,
     QSGD,
@@ -42,6 +43,10 @@ sim = [pytest.mark.sim, pytest.mark.filterwarnings("ignore:.*(overflow|invalid v
 CODECS = [Identity(), Sign(), OneBit(), TopK(ratio=0.1), TopK(7, bits=8), Threshold(0.7), RandK(ratio=0.2), RandK(5, scaled=True),
           Int8(bucket=50), Int8(bucket=64, stochastic=True), QSGD(levels=3, bucket=37), QSGD(norm="l2", bucket=100), TernGrad(),
           Natural(), FP8(bucket=60), FP8("e5m2", bucket=33)]
+
+#: The compressors with two memories.
+VARIANTS = [lambda n: EControl(Sign(), n, weight=0.3, seed=3, rank=2), lambda n: DGC(Threshold(0.7), n, momentum=0.7)]
+same_variant = pytest.mark.parametrize("make_worker", VARIANTS, ids=["EControl", "DGC"])
 
 
 @pytest.fixture
@@ -80,6 +85,15 @@ def same(a: Any, b: Any) -> None:
     assert a.dtype == b.dtype
     assert a.shape == b.shape
     assert a.tobytes() == b.tobytes()
+
+
+def same_states(a: dict[str, Any], b: dict[str, Any]) -> None:
+    assert a.keys() == b.keys()
+    for name, value in a.items():
+        if isinstance(value, np.ndarray):
+            same(value, b[name])
+        else:
+            assert value == b[name]
 
 
 def check_decoding(payloads: list[Any], moved: list[Any], n: int, put: Any) -> None:
@@ -123,6 +137,38 @@ class TestSimulated:
             same(own.compress(device(g)), other.compress(g))
             a, b = own.state_dict(), other.state_dict()
             same(a["memory"], b["memory"])
+
+    @same_variant
+    def test_variants(self, make_worker: Any) -> None:
+        """The memories go to the GPU with the first gradient there, from wherever they have got to, and into checkpoints."""
+        n, rng = 70, np.random.default_rng(1)
+        own, other, third = (make_worker(n) for _ in range(3))
+        for dtype in ("float32", "float32", "float16", "bfloat16"):
+            g = make(rng.standard_normal(n), dtype)
+            same(own.compress(device(g) if other.step else g), other.compress(g))
+        same_states(own.state_dict(), other.state_dict())
+        same(own.residual(), other.residual())
+        own.rescale(0.5)
+        other.rescale(0.5)
+        third.load_state_dict(own.state_dict())
+        own.load_state_dict(other.state_dict())
+        payload = other.compress(g)
+        same(own.compress(device(g)), payload)
+        same(third.compress(device(g)), payload)
+        with pytest.raises(TypeError, match="the memory went to the GPU"):
+            own.compress(g)
+        own.reset()
+        assert not host(own.residual()).any()
+
+    @pytest.mark.parametrize("worker", [EControl(TopK(1), 2, weight=0.3), DGC(TopK(1), 2)], ids=["EControl", "DGC"])
+    def test_variants_that_refuse_a_step_stay_as_they_are(self, worker: Any) -> None:
+        worker.compress(device(np.array([3e38, 3e38], np.float32)))
+        before = worker.state_dict()
+        beyond = -3e38 if isinstance(worker, EControl) else 3e38
+        for value, reason in ((beyond, "overflow float32"), (np.inf, "at coordinates 0")):
+            with pytest.raises(ValueError, match=reason):
+                worker.compress(device(np.array([value, value], np.float32)))
+            same_states(worker.state_dict(), before)
 
     def test_chunks(self) -> None:
         x = np.random.default_rng(0).standard_normal(2 * 2048 + 5).astype(np.float32)
@@ -215,8 +261,6 @@ class TestSimulated:
         x = np.ones(9, np.float32)
         with pytest.raises(ValueError, match="one vector"):
             compress.encode(Sign(), device(x.reshape(3, 3)))
-        with pytest.raises(TypeError, match="EControl does not run"):
-            EControl(Sign(), 9, weight=0.5).compress(device(x))
         with pytest.raises(fastgd.BackendError, match=r"no cuda kernel for compress\.drive"):
             compress.encode(compress.Drive(), device(x))
         with pytest.raises(fastgd.BackendError, match=r"no cuda kernel for compress\.drive"):
@@ -257,6 +301,15 @@ class TestGPU:
             g = rng.standard_normal(n).astype(np.float32)
             same(own.compress(on_gpu(g, library, "float32")), other.compress(g))
         same(own.state_dict()["memory"], other.state_dict()["memory"])
+
+    @same_variant
+    def test_variants(self, library: str, make_worker: Any) -> None:
+        n, rng = 70_001, np.random.default_rng(1)
+        own, other = make_worker(n), make_worker(n)
+        for _ in range(3):
+            g = rng.standard_normal(n).astype(np.float32)
+            same(own.compress(on_gpu(g, library, "float32")), other.compress(g))
+        same_states(own.state_dict(), other.state_dict())
 
     @pytest.mark.parametrize("codec", CODECS, ids=repr)
     def test_hostile_vectors(self, library: str, codec: Any) -> None:

@@ -15,7 +15,7 @@ from numba import cuda
 
 from .. import _cuda
 from .._dispatch import Operand, find
-from . import cuda_checksum, cuda_kernels
+from . import cuda_checksum, cuda_kernels, cuda_variants
 from .codecs import Codec
 from .cuda_kernels import get_word, make_input_kernel, make_largest_kernel, put_word, receive
 from .device import Call, elements
@@ -134,7 +134,8 @@ def _kernels() -> list[Any]:
         (_add_identity_kernel, ["void(uint8[::1], float32, boolean, float32[::1])"], False, None),
     ]
     families = [importlib.import_module(f"fastgd.compress.{name}.cuda").KERNELS for name in ("signs", "sparse", "levels")]
-    return cuda_kernels.KERNELS + cuda_checksum.KERNELS + own + [entry for entries in families for entry in entries]
+    shared = cuda_kernels.KERNELS + cuda_checksum.KERNELS + cuda_variants.KERNELS
+    return shared + own + [entry for entries in families for entry in entries]
 
 
 def __getattr__(name: str) -> Any:
