@@ -24,6 +24,7 @@ from fastgd.compress import (
     EF21,
     FP8,
     QSGD,
+    CountSketch,
     EControl,
     ErrorFeedback,
     Identity,
@@ -42,7 +43,7 @@ sim = [pytest.mark.sim, pytest.mark.filterwarnings("ignore:.*(overflow|invalid v
 #: Every codec that runs on the GPU, in all its ways.
 CODECS = [Identity(), Sign(), OneBit(), TopK(ratio=0.1), TopK(7, bits=8), Threshold(0.7), RandK(ratio=0.2), RandK(5, scaled=True),
           Int8(bucket=50), Int8(bucket=64, stochastic=True), QSGD(levels=3, bucket=37), QSGD(norm="l2", bucket=100), TernGrad(),
-          Natural(), FP8(bucket=60), FP8("e5m2", bucket=33)]
+          Natural(), FP8(bucket=60), FP8("e5m2", bucket=33), CountSketch(4, 9)]
 
 #: The compressors with two memories.
 VARIANTS = [lambda n: EControl(Sign(), n, weight=0.3, seed=3, rank=2), lambda n: DGC(Threshold(0.7), n, momentum=0.7)]
@@ -62,8 +63,9 @@ def signatures(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     def checked(kernel: Any, grid: int, threads: int, stream: Any, *arguments: Any, **options: Any) -> None:
         launched.append((kernel.py_func.__name__, tuple(typeof(argument) for argument in arguments)))
-        if "shared" not in inspect.getsource(kernel.py_func):
-            threads = 16  # any number will do, and the simulator starts a thread for each
+        source = inspect.getsource(kernel.py_func)
+        if "shared" not in source or "blockDim" in source:
+            threads = 32  # any number will do, and the simulator starts a thread for each
         launch(kernel, min(grid, 2), threads, stream, *arguments, **options)
 
     monkeypatch.setattr(_cuda, "launch", checked)
@@ -213,6 +215,14 @@ class TestSimulated:
             same(compress.encode(Sign(), device(g), nonfinite="zero"), compress.encode(Sign(), g, nonfinite="zero"))
         compress.encode(Sign(), device(x), nonfinite="propagate")
         assert not ErrorFeedback(Sign(), 4).accepts(device(x))
+
+    def test_sketches(self) -> None:
+        """Medians of one row, of an odd number and of many."""
+        x = np.random.default_rng(5).standard_normal(9).astype(np.float32)
+        for codec in (CountSketch(1, 3), CountSketch(7, 4), CountSketch(255, 1)):
+            payload = compress.encode(codec, x, seed=2**64 - 1, step=2**32 - 1)
+            same(compress.encode(codec, device(x), seed=2**64 - 1, step=2**32 - 1), payload)
+            same(compress.decode(device(payload)), compress.decode(payload))
 
     def test_majority_vote(self) -> None:
         rng = np.random.default_rng(4)

@@ -26,6 +26,8 @@ from .wire import Header
 REASONS = ("", "holds a value that is not finite or has the wrong sign", "holds indices that are not ascending or not below n",
            "holds a code that does not exist", "has bits set beyond the last coordinate")
 
+_FAMILIES = "signs", "sparse", "levels", "sketches"
+
 
 def codec_input(call: Call, x: Vector, state: State, mode: int) -> tuple[Any, Any]:
     """p and the memory, views; in feedback p is the memory, in plain mode the memory is p and not to be written."""
@@ -133,7 +135,7 @@ def _kernels() -> list[Any]:
         (_check_values_kernel, ["void(uint8[::1], int64, int64, uint32[::1])"], False, None),
         (_add_identity_kernel, ["void(uint8[::1], float32, boolean, float32[::1])"], False, None),
     ]
-    families = [importlib.import_module(f"fastgd.compress.{name}.cuda").KERNELS for name in ("signs", "sparse", "levels")]
+    families = [importlib.import_module(f"fastgd.compress.{name}.cuda").KERNELS for name in _FAMILIES]
     shared = cuda_kernels.KERNELS + cuda_checksum.KERNELS + cuda_variants.KERNELS
     return shared + own + [entry for entries in families for entry in entries]
 

@@ -103,6 +103,18 @@ def get_word(body: Any, at: Any) -> Any:
 
 
 @cuda.jit(device=True)
+def get_seed(body: Any) -> Any:
+    """The seed of the stream that a body starts with; its step is the word behind it."""
+    return np.uint64(get_word(body, 0)) | (np.uint64(get_word(body, 4)) << np.uint64(32))
+
+
+@cuda.jit(device=True)
+def power64(exponent: Any) -> Any:
+    """2^exponent in double, of a normal number."""
+    return np.int64((np.int64(exponent) + 1023) << 52).view(np.float64)
+
+
+@cuda.jit(device=True)
 def remember(memory: Any, mode: Any, i: Any, p: Any, c: Any) -> None:
     """The memory afterwards: p - c, or memory + c."""
     if mode == 1:
@@ -187,6 +199,13 @@ def blend_kernel(keep: Any, average: Any, share: Any, x: Any, out: Any) -> None:
         out[i] = product(keep, average[i]) + product(share, x[i])
 
 
+@cuda.jit
+def check_stream_kernel(body: Any, flags: Any) -> None:
+    """Reason 4 for bits behind the step of a body's stream."""
+    if cuda.grid(1) == 0 and get_word(body, 12) != np.uint32(0):
+        flags[4] = np.uint32(1)
+
+
 # ------------------------------------------------------------------------------------------------------------ sums
 
 
@@ -263,5 +282,6 @@ KERNELS: list[tuple[Any, list[str], bool, int | None]] = [
     (fill_kernel, ["void(float32, float32[::1])"], False, None),
     (scale_kernel, ["void(float32, float32[::1])"], False, None),
     (blend_kernel, ["void(float32, float32[::1], float32, float32[::1], float32[::1])"], False, None),
+    (check_stream_kernel, ["void(uint8[::1], uint32[::1])"], False, None),
     (sums_kernel, ["void(float32[::1], int64, float64[:, ::1])"], True, None),
 ]
