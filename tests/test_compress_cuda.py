@@ -25,6 +25,7 @@ from fastgd.compress import (
     FP8,
     QSGD,
     CountSketch,
+    Drive,
     EControl,
     ErrorFeedback,
     Identity,
@@ -43,7 +44,8 @@ sim = [pytest.mark.sim, pytest.mark.filterwarnings("ignore:.*(overflow|invalid v
 #: Every codec that runs on the GPU, in all its ways.
 CODECS = [Identity(), Sign(), OneBit(), TopK(ratio=0.1), TopK(7, bits=8), Threshold(0.7), RandK(ratio=0.2), RandK(5, scaled=True),
           Int8(bucket=50), Int8(bucket=64, stochastic=True), QSGD(levels=3, bucket=37), QSGD(norm="l2", bucket=100), TernGrad(),
-          Natural(), FP8(bucket=60), FP8("e5m2", bucket=33), CountSketch(4, 9)]
+          Natural(), FP8(bucket=60), FP8("e5m2", bucket=33), Drive(), Drive(3, unbiased=True),
+          CountSketch(4, 9)]
 
 #: The compressors with two memories.
 VARIANTS = [lambda n: EControl(Sign(), n, weight=0.3, seed=3, rank=2), lambda n: DGC(Threshold(0.7), n, momentum=0.7)]
@@ -216,6 +218,14 @@ class TestSimulated:
         compress.encode(Sign(), device(x), nonfinite="propagate")
         assert not ErrorFeedback(Sign(), 4).accepts(device(x))
 
+    def test_rotations(self) -> None:
+        """A whole block and what is left, and blocks of less than a byte."""
+        for n, bits in ((4096 + 9, 2), (2, 4), (3, 1), (7, 3)):
+            x = np.random.default_rng(n).standard_normal(n).astype(np.float32)
+            payload = compress.encode(Drive(bits), x, seed=2**64 - 1, step=2**32 - 1)
+            same(compress.encode(Drive(bits), device(x), seed=2**64 - 1, step=2**32 - 1), payload)
+            same(compress.decode(device(payload)), compress.decode(payload))
+
     def test_sketches(self) -> None:
         """Medians of one row, of an odd number and of many."""
         x = np.random.default_rng(5).standard_normal(9).astype(np.float32)
@@ -271,10 +281,11 @@ class TestSimulated:
         x = np.ones(9, np.float32)
         with pytest.raises(ValueError, match="one vector"):
             compress.encode(Sign(), device(x.reshape(3, 3)))
-        with pytest.raises(fastgd.BackendError, match=r"no cuda kernel for compress\.drive"):
-            compress.encode(compress.Drive(), device(x))
-        with pytest.raises(fastgd.BackendError, match=r"no cuda kernel for compress\.drive"):
-            compress.decode(device(compress.encode(compress.Drive(), x)))
+        powersgd = compress.PowerSGD(1, (3, 3))
+        with pytest.raises(fastgd.BackendError, match=r"no cuda kernel for compress\.powersgd"):
+            compress.encode(powersgd, device(x))
+        with pytest.raises(fastgd.BackendError, match=r"no cuda kernel for compress\.powersgd"):
+            compress.decode(device(compress.encode(powersgd, x)))
         with pytest.raises(ValueError, match="is on the host, but out is on the GPU"):
             compress.decode_add([compress.encode(Sign(), x)], device(x))
         out = device(np.zeros(100, np.uint8))

@@ -54,7 +54,7 @@ from . import codecs as _codecs
 
 _BACKENDS, _DTYPES = ("cpu", "reference"), ("float32", "float16", "bfloat16")
 _ON_GPU = {"identity", "topk", "randk", "threshold", "sign", "onebit", "qsgd", "terngrad", "natural", "int8", "fp8",
-           "countsketch"}
+           "drive", "countsketch"}
 for _kind in _codecs.CODECS.values():
     register("compress", (_kind.name,), _BACKENDS + ("cuda",) * (_kind.name in _ON_GPU), _DTYPES, folder=_kind.family)
     runs(f"compress.{_kind.name}")(_kind)

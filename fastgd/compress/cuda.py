@@ -26,7 +26,7 @@ from .wire import Header
 REASONS = ("", "holds a value that is not finite or has the wrong sign", "holds indices that are not ascending or not below n",
            "holds a code that does not exist", "has bits set beyond the last coordinate")
 
-_FAMILIES = "signs", "sparse", "levels", "sketches"
+_FAMILIES = "signs", "sparse", "levels", "rotation", "sketches"
 
 
 def codec_input(call: Call, x: Vector, state: State, mode: int) -> tuple[Any, Any]:
