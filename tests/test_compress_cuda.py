@@ -17,7 +17,6 @@ import pytest
 from robust_oracle import make
 from test_robust_cuda import LIBRARIES, device, host, on_gpu
 
-import fastgd
 from fastgd import _cuda, compress
 from fastgd.compress import (
     DGC,
@@ -32,6 +31,7 @@ from fastgd.compress import (
     Int8,
     Natural,
     OneBit,
+    PowerSGD,
     RandK,
     Sign,
     TernGrad,
@@ -41,7 +41,7 @@ from fastgd.compress import (
 
 sim = [pytest.mark.sim, pytest.mark.filterwarnings("ignore:.*(overflow|invalid value|divide by zero):RuntimeWarning")]
 
-#: Every codec that runs on the GPU, in all its ways.
+#: Every codec for vectors of any length, in all its ways.
 CODECS = [Identity(), Sign(), OneBit(), TopK(ratio=0.1), TopK(7, bits=8), Threshold(0.7), RandK(ratio=0.2), RandK(5, scaled=True),
           Int8(bucket=50), Int8(bucket=64, stochastic=True), QSGD(levels=3, bucket=37), QSGD(norm="l2", bucket=100), TernGrad(),
           Natural(), FP8(bucket=60), FP8("e5m2", bucket=33), Drive(), Drive(3, unbiased=True),
@@ -234,6 +234,30 @@ class TestSimulated:
             same(compress.encode(codec, device(x), seed=2**64 - 1, step=2**32 - 1), payload)
             same(compress.decode(device(payload)), compress.decode(payload))
 
+    @pytest.mark.parametrize("shape, rank, value",
+                             [((1, 1), 1, 3.0), ((3, 5), 2, None), ((3, 2), 2, 1e-30), ((2, 1025), 1, 1e30)])
+    def test_matrices(self, shape: tuple[int, int], rank: int, value: float | None) -> None:
+        """Without a value: random; else all entries alike, so that columns after the first vanish."""
+        codec, n, rng = PowerSGD(rank, shape), shape[0] * shape[1], np.random.default_rng(0)
+        own, other, third = (ErrorFeedback(codec, n, seed=2**64 - 1) for _ in range(3))
+        for dtype in ("float32", "float32", "bfloat16"):
+            g = make(rng.standard_normal(n) if value is None else np.full(n, value), dtype)
+            same(own.compress(device(g) if other.step else g), other.compress(g))
+        state = own.state_dict()
+        same(state["extra"].pop("right"), other.state_dict()["extra"]["right"])
+        same_states(state | {"extra": {}}, other.state_dict() | {"extra": {}})
+        third.load_state_dict(other.state_dict())
+        payload = other.compress(g)
+        same(third.compress(device(g)), payload)
+        check_decoding([payload] * 2, [device(payload)] * 2, n, device)
+
+    def test_estimates_of_matrices(self) -> None:
+        codec, rng = PowerSGD(1, (66, 2)), np.random.default_rng(0)
+        g = rng.standard_normal(132).astype(np.float32)
+        own, other = EF21(codec, 132), EF21(codec, 132)
+        same(own.compress(device(g)), other.compress(g))
+        same(own.estimate(), other.estimate())
+
     def test_majority_vote(self) -> None:
         rng = np.random.default_rng(4)
         payloads = [compress.encode(Sign(), rng.standard_normal(77).astype(np.float32)) for _ in range(4)]
@@ -257,7 +281,7 @@ class TestSimulated:
             with pytest.raises(ValueError, match="payload"):
                 compress.decode(device(wrong))
 
-    @pytest.mark.parametrize("codec", CODECS, ids=repr)
+    @pytest.mark.parametrize("codec", [*CODECS, PowerSGD(2, (3, 7))], ids=repr)
     def test_bodies_that_no_encoder_writes(self, codec: Any) -> None:
         """Both machines refuse the same bodies, and decode the others to the same bits."""
         from fastgd.compress import wire
@@ -281,11 +305,6 @@ class TestSimulated:
         x = np.ones(9, np.float32)
         with pytest.raises(ValueError, match="one vector"):
             compress.encode(Sign(), device(x.reshape(3, 3)))
-        powersgd = compress.PowerSGD(1, (3, 3))
-        with pytest.raises(fastgd.BackendError, match=r"no cuda kernel for compress\.powersgd"):
-            compress.encode(powersgd, device(x))
-        with pytest.raises(fastgd.BackendError, match=r"no cuda kernel for compress\.powersgd"):
-            compress.decode(device(compress.encode(powersgd, x)))
         with pytest.raises(ValueError, match="is on the host, but out is on the GPU"):
             compress.decode_add([compress.encode(Sign(), x)], device(x))
         out = device(np.zeros(100, np.uint8))
@@ -331,6 +350,17 @@ class TestGPU:
             g = rng.standard_normal(n).astype(np.float32)
             same(own.compress(on_gpu(g, library, "float32")), other.compress(g))
         same_states(own.state_dict(), other.state_dict())
+
+    @pytest.mark.parametrize("shape, rank", [((1, 1), 1), ((300, 500), 4), ((5000, 7), 7), ((3, 20_000), 2), ((200, 200), 64)])
+    def test_matrices(self, library: str, shape: tuple[int, int], rank: int) -> None:
+        n, rng = shape[0] * shape[1], np.random.default_rng(1)
+        own, other = ErrorFeedback(PowerSGD(rank, shape), n), ErrorFeedback(PowerSGD(rank, shape), n)
+        for scale in (1.0, 1e-30, 0.0):
+            g = (scale * rng.standard_normal(n)).astype(np.float32)
+            payload = other.compress(g)
+            same(own.compress(on_gpu(g, library, "float32")), payload)
+            same(compress.decode(on_gpu(payload, library, "uint8")), compress.decode(payload))
+        same(own.state_dict()["memory"], other.state_dict()["memory"])
 
     @pytest.mark.parametrize("codec", CODECS, ids=repr)
     def test_hostile_vectors(self, library: str, codec: Any) -> None:

@@ -26,7 +26,7 @@ Notation
 ``omega``   the same for unbiased codecs, E C(x) = x
 =========== ================================================================================================
 
-Vectors are float32, float16 or bfloat16, one dimension, on the host or (most codecs) on the GPU; memories are float32 whatever
+Vectors are float32, float16 or bfloat16, one dimension, on the host or on the GPU; memories are float32 whatever
 the gradient is. A payload is a uint8 array (docs/wire.md has every byte): a header that says what it is, with a checksum, then
 the body. `decode` believes nothing and fails with ValueError.
 
@@ -52,15 +52,13 @@ the benchmark       `cases.py`, `peers.py`
 from .._dispatch import register, runs
 from . import codecs as _codecs
 
-_BACKENDS, _DTYPES = ("cpu", "reference"), ("float32", "float16", "bfloat16")
-_ON_GPU = {"identity", "topk", "randk", "threshold", "sign", "onebit", "qsgd", "terngrad", "natural", "int8", "fp8",
-           "drive", "countsketch"}
+_BACKENDS, _DTYPES = ("cpu", "reference", "cuda"), ("float32", "float16", "bfloat16")
 for _kind in _codecs.CODECS.values():
-    register("compress", (_kind.name,), _BACKENDS + ("cuda",) * (_kind.name in _ON_GPU), _DTYPES, folder=_kind.family)
+    register("compress", (_kind.name,), _BACKENDS, _DTYPES, folder=_kind.family)
     runs(f"compress.{_kind.name}")(_kind)
-register("compress", ("largest",), (*_BACKENDS, "cuda"), _DTYPES)
-register("compress", ("decode", "check"), (*_BACKENDS, "cuda"), ("float32",))
-register("compress", ("vote",), (*_BACKENDS, "cuda"), ("float32",), folder="signs")
+register("compress", ("largest",), _BACKENDS, _DTYPES)
+register("compress", ("decode", "check"), _BACKENDS, ("float32",))
+register("compress", ("vote",), _BACKENDS, ("float32",), folder="signs")
 
 from . import rates as rates  # noqa: E402  (the rows above must stand in the table first)
 from .codecs import (  # noqa: E402

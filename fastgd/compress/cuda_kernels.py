@@ -88,6 +88,17 @@ def magnitude(v: Any) -> Any:
 
 
 @cuda.jit(device=True)
+def exponent_above(bits: Any) -> Any:
+    """The least E with 2^E above the magnitude with these bits; 0 for 0, 128 for what is not finite."""
+    exponent = np.int64(0)
+    if bits >= np.uint32(0x800000):
+        exponent = min(np.int64(bits >> np.uint32(23)) - 126, np.int64(128))
+    elif bits > np.uint32(0):
+        exponent = np.int64(np.float32(bits).view(np.uint32) >> np.uint32(23)) - 126 - 149
+    return exponent
+
+
+@cuda.jit(device=True)
 def put_word(body: Any, at: Any, word: Any) -> None:
     body[at] = np.uint8(word & np.uint32(255))
     body[at + 1] = np.uint8((word >> np.uint32(8)) & np.uint32(255))

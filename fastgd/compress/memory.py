@@ -150,7 +150,8 @@ class Memory:
         self._settle()
         return {"kind": type(self).__name__, "codec": repr(self.codec), "n": self.n, "seed": self._seed, "rank": self._rank,
                 "step": self.step, **{name: np.array(to_host(array)) for name, array in self._arrays.items()},
-                "extra": copy.deepcopy(self._state.extra)}
+                "extra": {name: to_host(value).copy() if device.on_device(value) else copy.deepcopy(value)
+                          for name, value in self._state.extra.items()}}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue where `state_dict` was taken: the payloads from here on are the same, bit for bit.

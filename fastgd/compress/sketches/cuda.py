@@ -20,6 +20,7 @@ from ..cuda_kernels import (
     THREADS,
     bits_of,
     check_stream_kernel,
+    exponent_above,
     float_of,
     get_seed,
     get_word,
@@ -61,17 +62,6 @@ def _keys_kernel(body: Any, keys: Any) -> None:
 
 
 @cuda.jit(device=True)
-def _exponent(top: Any) -> Any:
-    """The least E with 2^E above the float with these bits; 0 for 0, 128 for what is not finite."""
-    exponent = np.int64(0)
-    if top >= np.uint32(0x800000):
-        exponent = min(np.int64(top >> np.uint32(23)) - 126, np.int64(128))
-    elif top > np.uint32(0):
-        exponent = np.int64(bits_of(np.float32(top)) >> np.uint32(23)) - 126 - 149
-    return exponent
-
-
-@cuda.jit(device=True)
 def _place(word: Any, columns: Any) -> Any:
     return np.int64((word * np.uint64(columns)) >> np.uint64(32))
 
@@ -79,7 +69,7 @@ def _place(word: Any, columns: Any) -> Any:
 @cuda.jit
 def _sums_kernel(p: Any, top: Any, digits: Any, keys: Any, columns: Any, sums: Any) -> None:
     """Each p_i, rounded to a multiple of the unit, into its cell of every row. Reads p; an atomic addition a row and element."""
-    per_unit = power64(digits - _exponent(top[0]))
+    per_unit = power64(digits - exponent_above(top[0]))
     for i in range(cuda.grid(1), p.size, cuda.gridsize(1)):
         whole = np.float64(product64(np.float64(p[i]), per_unit) + _SHIFT).view(np.int64) - np.int64(_SHIFT_BITS)
         for r in range(keys.size):
@@ -92,7 +82,7 @@ def _sums_kernel(p: Any, top: Any, digits: Any, keys: Any, columns: Any, sums: A
 
 @cuda.jit
 def _table_kernel(sums: Any, top: Any, digits: Any, body: Any) -> None:
-    unit = power64(_exponent(top[0]) - digits)
+    unit = power64(exponent_above(top[0]) - digits)
     for k in range(cuda.grid(1), sums.size, cuda.gridsize(1)):
         wide = product64(np.float64(sums[k]), unit)
         put_word(body, _STREAM + 4 * k, bits_of(np.float32(min(max(wide, -np.float64(_LARGEST)), np.float64(_LARGEST)))))
