@@ -33,7 +33,7 @@ the body. `decode` believes nothing and fails with ValueError.
 NaN and Inf. A gradient with one is a ValueError, before anything changes; `nonfinite="zero"` takes it as 0, and "propagate"
 skips the scan.
 
-Determinism: payload bytes and memories have the same bits for every number of threads and every instruction set.
+Determinism: payload bytes and memories have the same bits for every number of threads, every instruction set, and on a GPU.
 
 Where things are
 ----------------
@@ -42,9 +42,12 @@ public functions    `coding.py` (encode, decode), `feedback.py` (ErrorFeedback, 
 codecs              a folder for each family (`sparse`, `signs`, `levels`, `rotation`, `sketches`, `lowrank`): `codecs.py` says
                     what they are, `reference.py` is the oracle (plain NumPy), `cpu.py` the front of csrc/compress_*.c; what
                     belongs to no family is in `codec.py`, `codecs.py`, `reference.py` and `cpu.py` here
+on the GPU          `device.py` (memory, launches, headers), `cuda.py` (the front), `cuda_kernels.py` (what kernels share),
+                    `cuda_checksum.py`; each family's `cuda.py`
 the format          `wire.py`; docs/wire.md
 behind them         `memory.py` (steps and checkpoints), `state.py` (what kernels are handed), `calls.py` (how they call C),
-                    `common.py` (sums and memories of the oracles)
+                    `common.py` (sums and memories of the oracles), `host_variants.py` and `cuda_variants.py` (the
+                    elementwise work of EControl and DGC)
 the benchmark       `cases.py`, `peers.py`
 =================== ==========================================================================================
 """

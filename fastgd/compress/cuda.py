@@ -14,7 +14,6 @@ import numpy as np
 from numba import cuda
 
 from .. import _cuda
-from .._dispatch import Operand, find
 from . import cuda_checksum, cuda_kernels, cuda_variants
 from .codecs import Codec
 from .cuda_kernels import get_word, make_input_kernel, make_largest_kernel, put_word, receive
@@ -122,8 +121,7 @@ def decode(payloads: list[tuple[Codec, Header, Any]], out: Any, scale: Any, thre
 
 
 def _of(codec: Codec, what: str) -> Any:
-    """The codec's own function; BackendError where it has no kernel."""
-    find(f"compress.{codec.name}", Operand("cuda", "float32"), "cuda")
+    """The codec's own function."""
     module = importlib.import_module(f"fastgd.compress{'.' + codec.family if codec.family else ''}.cuda")
     return getattr(module, f"{what}_{codec.name}")
 
