@@ -29,12 +29,8 @@ class _OneMemory(Memory):
         self._state.memory = self._arrays["memory"]
 
     def _place(self, x: Vector) -> None:
-        if device.on_device(x.data) and not device.on_device(self._arrays["memory"]):
-            find(f"compress.{self.codec.name}", coding.operand_of(x), self._backend)  # before anything moves
-            self._settle()
-            self._arrays = {name: device.upload(array, x.data) for name, array in self._arrays.items()}
-            self._state.memory = self._arrays["memory"]
         super()._place(x)
+        self._state.memory = self._arrays["memory"]
 
     def _send(self, x: Vector, largest: float, numbers: Stream, buffer: np.ndarray, threads: int) -> np.ndarray:
         if self._nonfinite != "propagate":

@@ -47,8 +47,8 @@ class Memory:
         Parameters
         ----------
         grad : (n,) array
-            float32, float16 or bfloat16, on the host; for `ErrorFeedback` and `EF21` also on the GPU, where the memory goes with
-            the first such gradient. Not written to.
+            float32, float16 or bfloat16, on the host or on the GPU, where the memory goes with the first such gradient. Not
+            written to.
         out : (at least codec.max_nbytes(n),) uint8 array, optional
             Where to put the payload; the result is its first part.
 
@@ -126,10 +126,12 @@ class Memory:
 
     def _place(self, x: Vector) -> None:
         """The memory is where the gradients are: it goes to the GPU with the first one that is there."""
-        there = {device.on_device(array) for array in self._arrays.values()}
-        if device.on_device(x.data) and there == {False}:
-            raise TypeError(f"grad is on the GPU, where {type(self).__name__} does not run: pass a host array")
-        if not device.on_device(x.data) and there == {True}:
+        there = any(device.on_device(array) for array in self._arrays.values())
+        if device.on_device(x.data) and not there:
+            find(f"compress.{self.codec.name}", coding.operand_of(x), self._backend)  # before anything moves
+            self._settle()
+            self._arrays = {name: device.upload(array, x.data) for name, array in self._arrays.items()}
+        if not device.on_device(x.data) and there:
             raise TypeError("grad is on the host, but the memory went to the GPU with an earlier gradient: pass device arrays, "
                             "or load the state into a new compressor")
 
@@ -148,7 +150,8 @@ class Memory:
         self._settle()
         return {"kind": type(self).__name__, "codec": repr(self.codec), "n": self.n, "seed": self._seed, "rank": self._rank,
                 "step": self.step, **{name: np.array(to_host(array)) for name, array in self._arrays.items()},
-                "extra": copy.deepcopy(self._state.extra)}
+                "extra": {name: to_host(value).copy() if device.on_device(value) else copy.deepcopy(value)
+                          for name, value in self._state.extra.items()}}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue where `state_dict` was taken: the payloads from here on are the same, bit for bit.
