@@ -15,15 +15,18 @@ int64_t fgd_compress_tickets(int64_t n)
     return (n + FGD_SCAN - 1) / FGD_SCAN;
 }
 
-/* The bits of the largest |p_i|: *most keeps what is larger. */
-void fgd_compress_largest(const fgd_vector *x, const float *memory, fgd_mode mode, uint32_t *most, fgd_job *job)
+/* From the end to the beginning: the pass that follows goes the other way, and meets what is still in the cache. */
+void fgd_compress_largest(const fgd_vector *x, const float *memory, fgd_mode mode, fgd_scan *scan)
 {
-    uint32_t mine = 0;
-    for (int64_t lo; (lo = fgd_take(&job->next) * FGD_SCAN) < x->n;)
-        mine = FGD_MAX(mine, FGD_CALL(largest)(x, memory, mode, lo, FGD_MIN(lo + FGD_SCAN, x->n)));
-    uint32_t seen = __atomic_load_n(most, __ATOMIC_RELAXED);
-    while (seen < mine && !__atomic_compare_exchange_n(most, &seen, mine, 1, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
-    }
+    uint32_t mine = 0, known;
+    for (int64_t hi; (hi = (fgd_compress_tickets(x->n) - fgd_take(&scan->job.next)) * FGD_SCAN) > 0;)
+        mine = FGD_MAX(mine, FGD_CALL(largest)(x, memory, mode, hi - FGD_SCAN, FGD_MIN(hi, x->n)));
+    float largest, seen;
+    memcpy(&largest, &mine, sizeof largest);
+    __atomic_load(&scan->most, &seen, __ATOMIC_RELAXED);
+    do /* the bits of magnitudes are in their order, and those of NaN above all */
+        memcpy(&known, &seen, sizeof known);
+    while (known < mine && !__atomic_compare_exchange(&scan->most, &seen, &largest, 1, __ATOMIC_RELAXED, __ATOMIC_RELAXED));
 }
 
 void fgd_compress_identity(const fgd_vector *x, float *memory, fgd_mode mode, uint8_t *body, fgd_job *job)

@@ -16,6 +16,7 @@ enum {
     FGD_SPARSE_CHUNK = 1 << 14,
     FGD_SPARSE_BINS = 2048, /* of a histogram over the vector */
     FGD_FINE_BINS = 4096,   /* of one over candidates */
+    FGD_FEW = 1024,         /* candidates that are counted again and again instead */
     FGD_SAMPLE_LINE = 16,
     FGD_REJECTED = 256, /* candidates whose values are put back together */
     FGD_VALUES_BUCKET = 512, /* values that share a step */
@@ -74,6 +75,8 @@ static uint32_t magnitude(uint32_t bits)
  */
 static int64_t kth_largest(const uint32_t *value, int64_t count, int64_t rank, uint32_t low)
 {
+    if (count <= FGD_FEW)
+        return FGD_CALL(kth_of_few)(value, count, rank);
     uint32_t *bin = fgd_scratch(FGD_FINE_BINS * (int64_t)sizeof *bin);
     if (!bin)
         return -1;

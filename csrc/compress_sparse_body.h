@@ -203,6 +203,19 @@ static void FN(count_fine)(const uint32_t *value, int64_t count, uint32_t low, u
     }
 }
 
+/* The `rank`-th largest of a few magnitudes, bit by bit: 31 counts, and no memory. */
+static uint32_t FN(kth_of_few)(const uint32_t *value, int64_t count, int64_t rank)
+{
+    uint32_t key = 0;
+    for (uint32_t bit = 1u << 30; bit; bit >>= 1) {
+        uint32_t from = key | bit, reach = 0;
+        for (int64_t i = 0; i < count; i++)
+            reach += MAGNITUDE(value[i]) >= from;
+        key = reach >= rank ? from : key;
+    }
+    return key;
+}
+
 /* How many magnitudes are above the key, and how many are it. */
 static void FN(tally)(const uint32_t *value, int64_t count, uint32_t key, int64_t *above, int64_t *equal)
 {
