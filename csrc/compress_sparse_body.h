@@ -99,6 +99,7 @@ FGD_INLINE int64_t FN(scan_floats)(const float *g, float *m, float *cleared, con
     WORDS least = (WORDS){0} + ((int32_t)key - 1);
     for (; i + 16 <= count; i += 16) {
         uint32_t any = 0;
+        FN(fetch)(g + i, m + i, mode);
 #pragma GCC unroll 4
         for (int j = 0; j < 16; j += LANES) {
             VEC p = FN(load_p)(g + i + j, m + i + j, mode);
