@@ -340,7 +340,7 @@ def write(codec: Codec, x: Vector, state: State, mode: int, numbers: Any, buffer
     """Run the codec's kernel, and put the header before what it wrote."""
     n = len(x.data)
     a = find(f"compress.{codec.name}", operand_of(x), backend)(codec, x, state, mode, numbers, buffer[SIZE:], threads)
-    option, _, b = codec._fields(n)
+    option, _, b = state.room.get("fields") or state.room.setdefault("fields", codec._fields(n))
     return seal(buffer, codec.code, option, n, a, b, codec._length(n, a, b))
 
 

@@ -93,8 +93,10 @@ class _TopK:
         """Candidates of the guess t.key, and the choice among them."""
         self.t.used = 0
         self.parallel(lib.fgd_topk_scan)
+        if _done(lib.fgd_topk_select(self.t)) == 0:
+            return True
         self.settle()
-        return _done(lib.fgd_topk_select(self.t)) == 0
+        return False
 
     def search(self) -> None:
         """Without a guess: the k-th largest magnitude digit by digit, each from a pass over all."""
@@ -114,7 +116,7 @@ class _TopK:
             lib.fgd_topk_place(t)
 
     def settle(self) -> None:
-        """After the first pass the memory of FEEDBACK holds p."""
+        """After the first pass the memory of FEEDBACK holds p, and another pass begins there."""
         if self.t.mode == FEEDBACK:
             self.t.mode, self.t.x.data, self.t.x.dtype = PLAIN, ffi.cast("char *", self.t.memory), 0
 
