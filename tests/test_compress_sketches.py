@@ -189,7 +189,7 @@ def test_no_sum_overflows() -> None:
     for bits in (0x7F7FFFFF, 0x3F800000, 0x3F7FFFFF, 0x00800000, 1):
         largest = float(np.array([bits], np.uint32).view(np.float32)[0])
         for n in (1, 2, 3, 1000, 4095, 4096, 2**20 - 1, 2**20, 2**32 - 1, 2**32, 2**33 - 1):
-            whole = round(largest / 2.0 ** cpu.unit_exponent(bits, n))
+            whole = round(largest / 2.0 ** cpu.unit_exponent(largest, n))
             assert n * whole < 2**62 and whole >= 2**28
 
 

@@ -586,6 +586,26 @@ def test_nonfinite(codec, bad: float) -> None:
     assert compress.encode(codec, zeroed, nonfinite="propagate").tobytes() == compress.encode(codec, zeroed).tobytes()
 
 
+@pytest.mark.parametrize("n", [1, 2**16, 2**16 + 1, 2**17 + 1])
+def test_the_scan_sees_every_part(n: int) -> None:
+    """It goes from the end to the beginning, in parts: first, last and the parts' neighbours are looked at."""
+    for at in {0, n // 2, n - 1, min(n - 1, 2**16 - 1), min(n - 1, 2**16)}:
+        x = np.zeros(n, np.float32)
+        x[at] = np.nan
+        with pytest.raises(ValueError, match=f"coordinates {at}:"):
+            compress.encode(compress.Sign(), x)
+
+
+def test_dense_and_sparse_payloads_add_up_in_their_order() -> None:
+    """They are added in blocks of different lengths; rounding tells in which order."""
+    n, rng = 2**16 + 5000, np.random.default_rng(3)
+    kinds = (compress.Sign(), compress.TopK(ratio=0.3), compress.Threshold(0.5), compress.Int8(), compress.TopK(900, bits=8))
+    payloads = [compress.encode(codec, 10.0**k * rng.standard_normal(n, np.float32)) for k, codec in enumerate(kinds)]
+    results = [compress.decode_add(payloads, np.ones(n, np.float32), scale=0.3, backend=backend)
+               for backend in ("cpu", "reference")]
+    assert results[0].tobytes() == results[1].tobytes()
+
+
 @every_codec
 def test_nonfinite_with_memory(codec) -> None:
     """On finite gradients all three policies agree; "zero" is a gradient with zeros there."""

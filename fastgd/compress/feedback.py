@@ -27,6 +27,7 @@ class _OneMemory(Memory):
                  backend: str | None = None, num_threads: int | None = None) -> None:
         super().__init__(codec, n, ("memory",), seed, rank, nonfinite, backend, num_threads)
         self._state.memory = self._arrays["memory"]
+        self._reach = self.codec._reach(self.n)
 
     def _place(self, x: Vector) -> None:
         super()._place(x)
@@ -38,10 +39,6 @@ class _OneMemory(Memory):
         payload = coding.write(self.codec, x, self._state, self._mode, numbers, buffer, self._backend, threads)
         self._bound = self._reached(largest, self._bound + largest, self._reach)
         return payload
-
-    @property
-    def _reach(self) -> float:
-        return self.codec._reach(self.n)
 
     def _reached(self, largest: float, p: float, reach: float) -> float:
         """A bound on the memory after a vector of magnitudes up to `largest` and an input of magnitudes up to `p`."""
