@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -28,6 +29,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def backend(request: pytest.FixtureRequest) -> str:
     """Every backend that runs on host arrays. A missing C core fails these tests: it is never skipped."""
     return request.param
+
+
+@pytest.fixture(params=[0, 1, 2], ids=["default", "v3", "v4"])
+def isa(request: pytest.FixtureRequest) -> Iterator[int]:
+    """Every instruction set that this CPU has."""
+    lib = importlib.import_module("fastgd._native").lib
+    if request.param > lib.fgd_isa_best():
+        pytest.skip("this CPU or build lacks the instruction set")
+    before = lib.fgd_isa_current()
+    lib.fgd_isa_use(request.param)
+    yield request.param
+    lib.fgd_isa_use(before)
 
 
 @pytest.fixture
