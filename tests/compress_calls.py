@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from instruction_sets import LEVELS, instruction_set
 
 from fastgd import compress
-from fastgd._native import ffi, lib
+from fastgd._native import ISA_LEVELS, ffi, lib
 from fastgd.compress.codec import Codec
 from fastgd.compress.state import DIFFERENCE, FEEDBACK, PLAIN, State, Stream, Vector, stream
 from fastgd.compress.wire import SIZE, Header
@@ -26,7 +27,35 @@ FIRST = Stream(1, 0, 1)
 SEED, STEP = 2**64 - 5, 2**32 - 4  # where `compare` begins: words that fill their fields
 
 
-# ------------------------------------------------------------------------------------------------------- vectors
+# -------------------------------------------------------------------------------------------- codecs and vectors
+
+
+def codecs(n: int) -> list[Any]:
+    """Every codec, with every option that changes the payload."""
+    found = [
+        compress.Identity(), compress.TopK(5), compress.TopK(ratio=0.3), compress.TopK(7, bits=8), compress.RandK(5),
+        compress.RandK(ratio=0.4, scaled=True), compress.Threshold(0.7), compress.Sign(), compress.OneBit(), compress.QSGD(),
+        compress.QSGD(levels=1, bucket=7), compress.QSGD(levels=5, bucket=64, norm="l2"), compress.TernGrad(), compress.Natural(),
+        compress.Int8(), compress.Int8(bucket=3, stochastic=True), compress.FP8(), compress.FP8("e5m2", bucket=9),
+        compress.Drive(), compress.Drive(2), compress.Drive(3, unbiased=True), compress.Drive(4), compress.CountSketch(3, 11),
+    ]  # fmt: skip
+    if n:
+        found.append(compress.PowerSGD(1, (1, n)))
+    if n and n % 4 == 0:
+        found.append(compress.PowerSGD(2, (n // 4, 4)))
+    return found
+
+
+def label(codec: Codec) -> str:
+    return repr(codec).replace("None", "-")
+
+
+CODECS = codecs(1000)
+every_codec = pytest.mark.parametrize("codec", CODECS, ids=label)
+
+
+def normal(n: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal(n).astype(np.float32)
 
 
 def vector(values: Any, dtype: str = "float32") -> Vector:
@@ -139,20 +168,24 @@ def coded(codec: Codec, values: np.ndarray, seed: int = 1, step: int = 0, rank: 
 
 
 def compare(codec: Codec, xs: Sequence[Vector], mode: int, threads: Sequence[int] = (1,)) -> None:
-    """Several steps on one memory: the same bodies, memories and decoded values as the oracle's; what is sent is accepted."""
+    """Several steps on one memory: the oracle's bodies, memories and decoded values on every instruction set of this CPU."""
     n = len(xs[0].data)
-    ours, theirs = memory_of(n, mode), memory_of(n, mode)
+    ours, theirs = [memory_of(n, mode) for _ in LEVELS], memory_of(n, mode)
     for t, x in enumerate(xs):
-        before, key, workers = x.data.copy(), stream(SEED, STEP + t, 3), threads[t % len(threads)]
-        body = encode(codec, x, ours, mode, key, workers, shift=1 + t)
+        before, key = x.data.copy(), stream(SEED, STEP + t, 3)
         expected = encode(codec, x, theirs, mode, key, backend="reference")
-        assert same(body, expected), (codec, n, x.dtype, mode, t)
-        assert same(x.data, before)
-        if theirs.memory is not None:
-            assert same(settled(codec, ours), theirs.memory), (codec, n, x.dtype, mode, t)
-        for name, value in theirs.extra.items():
-            assert same(np.asarray(ours.extra[name]), np.asarray(value)), name
-        decoded_alike(codec, n, body)
+        c = oracle(codec, n, expected)
+        for level, mine in zip(LEVELS, ours, strict=True):
+            case = codec, n, x.dtype, mode, t, ISA_LEVELS[level]
+            with instruction_set(level):
+                body = encode(codec, x, mine, mode, key, threads[t % len(threads)], shift=1 + t)
+                assert same(body, expected), case
+                assert same(x.data, before), case
+                if theirs.memory is not None:
+                    assert same(settled(codec, mine), theirs.memory), case
+                for name, value in theirs.extra.items():
+                    assert same(np.asarray(mine.extra[name]), np.asarray(value)), (case, name)
+                decoded_alike(codec, n, body, c)
 
 
 def settled(codec: Codec, state: State) -> np.ndarray:
@@ -164,11 +197,10 @@ def settled(codec: Codec, state: State) -> np.ndarray:
     return state.memory
 
 
-def decoded_alike(codec: Codec, n: int, body: np.ndarray) -> None:
-    """C accepts a body and decodes it to what the oracle says, finite: in one piece, and added to something in about three."""
+def decoded_alike(codec: Codec, n: int, body: np.ndarray, c: np.ndarray) -> None:
+    """C accepts a body and decodes it to the oracle's c, finite: in one piece, and added to something in about three."""
     assert check(codec, n, body) == 0, codec
-    c = decode(codec, n, body)
-    assert same(c, oracle(codec, n, body)) and np.isfinite(c).all(), (codec, n)
+    assert same(decode(codec, n, body), c) and np.isfinite(c).all(), (codec, n)
     y, ranges = np.linspace(-1, 1, n, dtype=np.float32), cut(n, max(1, n // 3 // 4096) * 4096)
     assert same(decode(codec, n, body, y, 0.3, ranges), y + np.float32(0.3) * c), (codec, n)
 
@@ -176,21 +208,33 @@ def decoded_alike(codec: Codec, n: int, body: np.ndarray) -> None:
 # ------------------------------------------------------------------------------------------ bodies no encoder writes
 
 
+def reasons(codec: Codec, n: int, body: np.ndarray) -> set[int]:
+    """What `check` says on all instruction sets."""
+    found = set()
+    for level in LEVELS:
+        with instruction_set(level):
+            found.add(check(codec, n, body))
+    return found
+
+
 def refused(codec: Codec, n: int, body: np.ndarray, words: str = "no encoder writes that") -> int:
-    """C's reason; the oracle refuses the body too."""
+    """C's reason, the same on all instruction sets; the oracle refuses the body too."""
     with pytest.raises(ValueError, match=words):
         oracle(codec, n, body)
-    return check(codec, n, body)
+    (reason,) = reasons(codec, n, body)
+    return reason
 
 
 def judged_alike(codec: Codec, n: int, body: np.ndarray) -> bool:
-    """Whether a body is accepted: C and the oracle agree, and decode alike what they accept."""
+    """Whether a body is accepted: the oracle and C on all instruction sets agree, and decode alike what they accept."""
     try:
-        oracle(codec, n, body)
+        c = oracle(codec, n, body)
     except ValueError:
-        assert check(codec, n, body) != 0, codec
+        assert 0 not in reasons(codec, n, body), codec
         return False
-    decoded_alike(codec, n, body)
+    for level in LEVELS:
+        with instruction_set(level):
+            decoded_alike(codec, n, body, c)
     return True
 
 

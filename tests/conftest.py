@@ -18,7 +18,15 @@ if SIMULATED and importlib.util.find_spec("cuda_simulator"):
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """The simulator needs a process of its own: with it only `sim` tests run, without it only the others."""
+    """Marks what runs no C, and what takes each instruction set in turn anyway; keeps the `sim` tests where they can run.
+
+    The simulator needs a process of its own: with it only `sim` tests run, without it only the others.
+    """
+    for item in items:
+        if "isa" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.each_isa)
+        if getattr(item, "callspec", None) is not None and item.callspec.params.get("backend") == "reference":
+            item.add_marker(pytest.mark.oracle)
     kept = [item for item in items if (item.get_closest_marker("sim") is not None) == SIMULATED]
     if len(kept) < len(items):
         config.hook.pytest_deselected(items=[item for item in items if item not in set(kept)])
@@ -34,13 +42,11 @@ def backend(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(params=[0, 1, 2], ids=["default", "v3", "v4"])
 def isa(request: pytest.FixtureRequest) -> Iterator[int]:
     """Every instruction set that this CPU has."""
-    lib = importlib.import_module("fastgd._native").lib
-    if request.param > lib.fgd_isa_best():
+    sets = importlib.import_module("instruction_sets")  # not above: the core may not have been built
+    if request.param not in sets.LEVELS:
         pytest.skip("this CPU or build lacks the instruction set")
-    before = lib.fgd_isa_current()
-    lib.fgd_isa_use(request.param)
-    yield request.param
-    lib.fgd_isa_use(before)
+    with sets.instruction_set(request.param):
+        yield request.param
 
 
 @pytest.fixture

@@ -59,7 +59,7 @@ def hostile(n: int) -> dict[str, np.ndarray]:
 
 @every_codec
 @pytest.mark.parametrize("mode", MODES)
-def test_bytes_are_the_references(codec: C.Codec, mode: int, isa: int) -> None:
+def test_bytes_are_the_references(codec: C.Codec, mode: int) -> None:
     for n in SIZES:
         compare(codec, gaussians(n, "float32", 1 if mode == PLAIN else 2), mode)
     for dtype, n in itertools.product(("float16", "bfloat16"), (33, 4097)):
@@ -67,7 +67,7 @@ def test_bytes_are_the_references(codec: C.Codec, mode: int, isa: int) -> None:
 
 
 @every_codec
-def test_hostile_vectors(codec: C.Codec, isa: int) -> None:
+def test_hostile_vectors(codec: C.Codec) -> None:
     for n in (37, 333):
         for x in hostile(n).values():
             for mode in MODES:
@@ -231,7 +231,7 @@ def refused(codec: C.Codec, n: int, body: np.ndarray, at: int, value: float | in
 
 
 @pytest.mark.parametrize("codec", STEPPED, ids=str)
-def test_steps_that_no_encoder_writes(codec: C.Codec, isa: int) -> None:
+def test_steps_that_no_encoder_writes(codec: C.Codec) -> None:
     n = 101
     body = encode(codec, gaussians(n)[0])
     for value in (np.inf, -np.inf, np.nan, -1.0, -0.0):
@@ -241,7 +241,7 @@ def test_steps_that_no_encoder_writes(codec: C.Codec, isa: int) -> None:
     refused(codec, n, body, 0, 0.0, 3)  # codes that are not 0
 
 
-def test_codes_that_do_not_exist(isa: int) -> None:
+def test_codes_that_do_not_exist() -> None:
     n = 2500
     x = gaussians(n)[0]
     body = encode(C.Int8(), x)
@@ -260,7 +260,7 @@ def test_codes_that_do_not_exist(isa: int) -> None:
     refused(C.Natural(), n, body, 1234, 255, 3)
 
 
-def test_zero_buckets_have_zero_codes(isa: int) -> None:
+def test_zero_buckets_have_zero_codes() -> None:
     n = 1000
     x = vector(np.zeros(n))
     for codec in (C.Int8(10), C.FP8("e4m3", 333), C.FP8("e5m2", 33), C.QSGD(127, 7), C.QSGD(2, 50), C.TernGrad()):
@@ -272,14 +272,14 @@ def test_zero_buckets_have_zero_codes(isa: int) -> None:
             refused(codec, n, body, len(body) - 1, 0x80, 3)
 
 
-def test_signs_of_zero(isa: int) -> None:
+def test_signs_of_zero() -> None:
     body = encode(C.Natural(), np.zeros(70))
     for at in (70, 78):
         refused(C.Natural(), 70, body, at, 2, 1)
 
 
 @pytest.mark.parametrize("codec", [C.TernGrad(), C.Natural(), *(C.QSGD(s) for s in (1, 2, 4, 9, 31, 50))], ids=str)
-def test_padding(codec: C.Codec, isa: int) -> None:
+def test_padding(codec: C.Codec) -> None:
     for n in (1, 3, 5, 7, 33, 2049):
         body = encode(codec, gaussians(n)[0])
         width = codec.width if isinstance(codec, C.QSGD) else 2 if isinstance(codec, C.TernGrad) else 1
@@ -290,7 +290,7 @@ def test_padding(codec: C.Codec, isa: int) -> None:
 
 
 @every_codec
-def test_noise_is_never_misread(codec: C.Codec, isa: int) -> None:
+def test_noise_is_never_misread(codec: C.Codec) -> None:
     """Random bodies, and right ones with random bytes: check and reference agree, and what is accepted decodes alike."""
     rng = np.random.default_rng(9)
     for n in (1, 9, 45, 130):

@@ -55,7 +55,7 @@ def gradient(n: int, dtype: str, seed: int) -> Vector:
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_the_kernels_write_the_reference_s_bytes(mode: int, isa: int) -> None:
+def test_the_kernels_write_the_reference_s_bytes(mode: int) -> None:
     for (shape, rank), dtype in zip(SHAPES, itertools.cycle(DTYPES), strict=False):
         n = shape[0] * shape[1]
         compare(PowerSGD(rank, shape), [gradient(n, dtype if t else "float32", t) for t in range(3)], mode, threads=(1, 2, 3))
@@ -88,7 +88,7 @@ def hostile(kind: str, rows: int, columns: int, t: int) -> np.ndarray:
 
 @pytest.mark.parametrize("kind", ["zero", "minus zero", "equal", "subnormal", "tiny", "huge", "largest", "one hot", "alternating",
                                   "rank one", "around 2^64", "wide range"])
-def test_hostile_matrices(kind: str, isa: int) -> None:
+def test_hostile_matrices(kind: str) -> None:
     shapes = [((5, 17), 3), ((40, 24), 5), ((70, 33), 33), ((2, 1100), 2)]
     for mode, ((rows, columns), rank) in itertools.product(MODES, shapes):
         codec, matrices = PowerSGD(rank, (rows, columns)), [hostile(kind, rows, columns, t) for t in range(3)]
@@ -130,7 +130,7 @@ def test_decoding_in_ranges(shape: tuple[int, int], rank: int, isa: int) -> None
         assert same(decode(codec, n, body, y, 0.3, cut(n, span)), y + np.float32(0.3) * c)
 
 
-def test_bodies_that_no_encoder_writes(isa: int) -> None:
+def test_bodies_that_no_encoder_writes() -> None:
     codec = PowerSGD(3, (6, 5))
     body = body_of(codec, np.random.default_rng(0).standard_normal((6, 5)))
     for index, value in itertools.product((0, 7, 17, 18, 32), (np.nan, np.inf, -np.inf, 2.0**126 * 1.01)):

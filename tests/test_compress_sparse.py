@@ -44,7 +44,7 @@ def gradient(n: int, step: int, ties: bool) -> np.ndarray:
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_c_equals_the_reference(isa: int, dtype: str, mode: int) -> None:
+def test_c_equals_the_reference(dtype: str, mode: int) -> None:
     for n in SIZES:
         for j, codec in enumerate(CODECS):
             compare(codec, [vector(gradient(n, step, j % 2 == step % 2), dtype) for step in range(3)], mode, threads=(1, 2, 3))
@@ -52,7 +52,7 @@ def test_c_equals_the_reference(isa: int, dtype: str, mode: int) -> None:
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("codec", [CODECS[0], CODECS[1], CODECS[2], CODECS[5], CODECS[7]], ids=str)
-def test_c_equals_the_reference_where_it_is_large(isa: int, codec: Any, mode: int) -> None:
+def test_c_equals_the_reference_where_it_is_large(codec: Any, mode: int) -> None:
     compare(codec, [vector(gradient(LARGE, step, False)) for step in range(3)], mode, threads=(1, 2, 3))
     compare(codec, [vector(gradient(LARGE, 5, True), DTYPES[1 + mode % 2])], mode)
 
@@ -75,7 +75,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_hostile_vectors(isa: int, name: str) -> None:
+def test_hostile_vectors(name: str) -> None:
     for n in (5, 600, 20_001, 70_000):
         x = vector(HOSTILE[name](np.arange(n)))
         for codec in VARIED:
