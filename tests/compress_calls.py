@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import importlib
 from collections.abc import Sequence
 from typing import Any
@@ -94,6 +95,7 @@ def same(a: np.ndarray, b: np.ndarray) -> bool:
 # ------------------------------------------------------------------------------------- a codec's kernels, one by one
 
 
+@functools.cache
 def kernels(codec: Codec, backend: str) -> Any:
     """The module that has them."""
     return importlib.import_module(".".join(["fastgd.compress", *filter(None, [codec.family]), backend]))

@@ -27,8 +27,8 @@ from compress_calls import (
 )
 
 from fastgd.compress.codecs import RandK, Threshold, TopK
-from fastgd.compress.sparse import reference
-from fastgd.compress.state import FEEDBACK, State, stream
+from fastgd.compress.sparse import cpu, reference
+from fastgd.compress.state import FEEDBACK, PLAIN, State, stream
 
 CODECS = (TopK(ratio=0.01), TopK(ratio=0.1, bits=8), TopK(ratio=0.6), TopK(k=0), TopK(k=10**9, bits=8), Threshold(1.5),
           Threshold(0.0), RandK(ratio=0.1), RandK(k=3, scaled=True), RandK(k=0))
@@ -159,7 +159,8 @@ def test_threshold_is_an_absolute_compressor() -> None:
 
 def indices(n: int, k: int, seed: int, step: int) -> np.ndarray:
     """Those of C: where a payload of ones has its values."""
-    body = encode(RandK(k=k), np.arange(n, dtype=np.float32), key=stream(seed, step, 0), shift=4)
+    codec, body = RandK(k=k), np.zeros(16 + 4 * k, np.uint8)
+    cpu.randk(codec, vector(np.arange(n)), State(), PLAIN, stream(seed, step, 0), body, 1)
     return body[16:].view(np.float32).astype(np.int64)
 
 
