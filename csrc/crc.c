@@ -77,3 +77,9 @@ uint32_t fgd_crc32(uint32_t crc, const void *data, int64_t bytes)
 #endif
     return ~by_table(crc, p, bytes);
 }
+
+uint32_t fgd_crc32_payload(const uint8_t *payload, int64_t bytes)
+{
+    enum { HEADER = 32, OWN = 4 };
+    return fgd_crc32(fgd_crc32(0, payload, HEADER - OWN), payload + HEADER, bytes - HEADER);
+}

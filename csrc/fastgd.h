@@ -103,6 +103,7 @@ int fgd_hashing_columns(const fgd_rows *x, int64_t layer, int64_t length, int64_
 
 /* ---- compress: what all codecs share (csrc/compress.c) */
 uint32_t fgd_crc32(uint32_t crc, const void *data, int64_t bytes); /* as zlib's; start with 0 */
+uint32_t fgd_crc32_payload(const uint8_t *payload, int64_t bytes);  /* of all but the header's last four bytes */
 
 typedef struct {
     const char *data;         /* n floating-point numbers */
@@ -119,9 +120,13 @@ typedef struct {
     const uint8_t *body;
 } fgd_payload;
 
+typedef struct {
+    fgd_job job;
+    float most;               /* max |p_i|; not finite where one is not. Zero-initialise */
+} fgd_scan;
+
 int64_t fgd_compress_tickets(int64_t n);
-/* the bits of max |p_i| as a float */
-void fgd_compress_largest(const fgd_vector *x, const float *memory, fgd_mode mode, uint32_t *most, fgd_job *job);
+void fgd_compress_largest(const fgd_vector *x, const float *memory, fgd_mode mode, fgd_scan *scan);
 void fgd_compress_identity(const fgd_vector *x, float *memory, fgd_mode mode, uint8_t *body, fgd_job *job);
 int fgd_compress_check(const fgd_payload *q);
 /* out = c of one payload, or with `add` out += scale c of `count` payloads in their order */
@@ -132,7 +137,7 @@ void fgd_compress_decode_range(const fgd_payload *q, int64_t lo, int64_t hi, flo
 int64_t fgd_compress_signs_tickets(int64_t n);
 void fgd_compress_signs(const fgd_vector *x, float *memory, fgd_mode mode, float upper, float lower, uint8_t *bits, double *sums,
                         int sides, fgd_job *job);
-double fgd_compress_total(const double *sums, int64_t chunks);
+void fgd_compress_scales(const double *sums, int64_t n, int sides, uint8_t *body); /* the body's first one or two floats */
 void fgd_compress_add_bits(const uint8_t *bits, int64_t n, float upper, float lower, float *out, fgd_job *job);
 int64_t fgd_compress_vote_tickets(int64_t n);
 void fgd_compress_vote(const uint8_t *const *bits, int64_t voters, int64_t n, uint8_t *out, fgd_job *job);
