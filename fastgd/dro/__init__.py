@@ -25,3 +25,12 @@ Notation
 Namkoong and Duchi, Stochastic Gradient Methods for Distributionally Robust Optimization with f-divergences (NIPS 2016); their
 rho is n R.
 """
+
+from .._dispatch import register
+
+register("dro", ("linear",), ("cpu", "cuda", "reference"), ("float32", "float64"), folder="sets")
+register("dro", ("tilted", "capped", "quantile", "power"), ("cpu", "reference"), ("float32", "float64"), folder="sets")
+
+from .sets.sets import project, worst_case  # noqa: E402  (the rows above must stand in the table first)
+
+__all__ = ["project", "worst_case"]
