@@ -142,8 +142,8 @@ static void FN(set_moments)(const fgd_set *s, int64_t lo, int64_t count, double 
 }
 
 /* Tilts: x = slope y. The active ones are x > cut, for caps the others; t = max(x - from, -800), which is as good as -infinity.
- * part: how many are not active; sums over the active of e^t, t e^t, t^2 e^t, e^t - 1; the sum of the other x; the greatest
- * x <= cut and the least x > cut. */
+ * part: how many are not active; sums over the active of e^t, t e^t, t^2 e^t, e^t - 1; for caps the sum of the other z from the largest; the greatest z
+ * with x <= cut and the least with x > cut. */
 static void FN(set_tilt)(const fgd_set *s, int64_t lo, int64_t count, double *part)
 {
     double wide[SET_BLOCK];
@@ -167,9 +167,10 @@ static void FN(set_tilt)(const fgd_set *s, int64_t lo, int64_t count, double *pa
         s1 += t * e;
         s2 += t * t * e;
         less += SELECT(active, minus, ALL(0.0));
-        other += SELECT(out, x, ALL(0.0));
-        below = SELECT(~upper & (x > below) & live, x, below);
-        above = SELECT(upper & (x < above) & live, x, above);
+        if (s->kind == SET_CAPPED)
+            other += SELECT(out, (v * s->span_head - s->span_centre) * s->span_scale, ALL(0.0));
+        below = SELECT(~upper & (v > below) & live, v, below);
+        above = SELECT(upper & (v < above) & live, v, above);
     }
     part[0] = FN(lanes)(idle);
     part[1] = FN(lanes)(s0);

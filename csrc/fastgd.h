@@ -268,6 +268,8 @@ typedef struct {
     int32_t tries;            /* folds of the solver so far */
     int32_t e;                /* y = (z - c) 2^-e, as (z head - centre) scale */
     double c, head, centre, scale;
+    int32_t span;             /* the same from the largest z, in a unit as large as all differences */
+    double span_head, span_centre, span_scale;
     double high, low, top;    /* the largest and smallest z (or logarithm), and the largest y */
     double ties;              /* elements that equal the largest */
     double cut;               /* linear: theta >= cut, in y; tilted, capped: where x = slope y changes sides */

@@ -31,11 +31,15 @@ def tilted(z: np.ndarray, radius: float | None, penalty: float | None, floor: fl
 
 
 def capped(z: np.ndarray, alpha: float, penalty: float, weights: np.ndarray, threads: int) -> float:
-    return _solve(z, weights, threads, kind=_CAPPED, radius=math.inf, unit=penalty, alpha=alpha)
+    return _solve(z, weights, threads, kind=_CAPPED, radius=math.inf, unit=penalty, alpha=alpha, bins=_bins())
 
 
 def quantile(z: np.ndarray, alpha: float, weights: np.ndarray, threads: int) -> float:
-    return _solve(z, weights, threads, kind=_QUANTILE, alpha=alpha, bins=ffi.from_buffer(_INTEGERS, np.empty(_BINS, np.int64)))
+    return _solve(z, weights, threads, kind=_QUANTILE, alpha=alpha, bins=_bins())
+
+
+def _bins() -> Any:
+    return ffi.from_buffer(_INTEGERS, np.empty(_BINS, np.int64))
 
 
 def _solve(z: np.ndarray, weights: np.ndarray, threads: int, **parameters: Any) -> float:
