@@ -40,12 +40,6 @@ int64_t fgd_sets_bins(void)
     return SET_BINS;
 }
 
-static void set_range(const fgd_set *s, int64_t lo, int64_t count, double *part)
-{
-    double wide[SET_BLOCK];
-    FGD_CALL(set_range)(FGD_CALL(set_block)(s, lo, count, wide), count, part);
-}
-
 void fgd_sets_pass(fgd_set *s, fgd_job *job)
 {
     int64_t blocks = fgd_sets_blocks(s->n), bins[SET_BINS];
@@ -57,7 +51,7 @@ void fgd_sets_pass(fgd_set *s, fgd_job *job)
             double *part = s->part + block * SET_PART;
             switch (s->phase) {
             case SET_RANGE:
-                set_range(s, lo, count, part);
+                FGD_CALL(set_range)(s, lo, count, part);
                 break;
             case SET_MOMENTS:
                 FGD_CALL(set_moments)(s, lo, count, part);

@@ -78,11 +78,11 @@ int set_fold_spread(fgd_set *s, const double *sum)
     return 1;
 }
 
-/* log of the mean of e^x over all; where none should be idle, those are whose x is -infinity. */
+/* log of the mean of e^x over all. */
 static double set_log_mean(const fgd_set *s, const double *sum)
 {
     double n = (double)s->n;
-    return sum[1] > 0.5 * n ? fgd_log1p((sum[4] - sum[0]) / n) : fgd_log(sum[1] / n);
+    return sum[1] > 0.5 * n ? fgd_log1p(sum[4] / n) : fgd_log(sum[1] / n);
 }
 
 static int set_finish_tilted(fgd_set *s, double slope, double factor, double from, double value)
@@ -114,7 +114,7 @@ static double set_next_slope(fgd_set *s, double distance, double gradient, doubl
 
 int set_fold_tilt(fgd_set *s, const double *sum)
 {
-    double n = (double)s->n, idle = s->floor > 0.0 ? sum[0] : 0.0, mass = 1.0 - idle * (s->floor / n);
+    double n = (double)s->n, idle = sum[0], mass = 1.0 - idle * (s->floor / n);
     double mean = sum[2] / sum[1], spread = FGD_MAX(sum[3] / sum[1] - mean * mean, 0.0);
     double log_factor = idle == 0.0 ? -set_log_mean(s, sum) : fgd_log(n * mass / sum[1]); /* log(n C) */
     double log_floor = s->floor > 0.0 ? fgd_log(s->floor) : -INFINITY, cut = log_floor - log_factor;
