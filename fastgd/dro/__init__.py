@@ -31,6 +31,10 @@ from .._dispatch import register
 register("dro", ("linear",), ("cpu", "cuda", "reference"), ("float32", "float64"), folder="sets")
 register("dro", ("tilted", "capped", "quantile", "power"), ("cpu", "reference"), ("float32", "float64"), folder="sets")
 
-from .sets.sets import project, worst_case  # noqa: E402  (the rows above must stand in the table first)
+from .allocation import allocate  # noqa: E402  (the rows above must stand in the table first)
+from .groups import group_losses, group_weights  # noqa: E402
+from .multilevel import mlmc_estimate  # noqa: E402
+from .pacing import pacing  # noqa: E402
+from .sets.sets import project, worst_case  # noqa: E402
 
-__all__ = ["project", "worst_case"]
+__all__ = ["allocate", "group_losses", "group_weights", "mlmc_estimate", "pacing", "project", "worst_case"]

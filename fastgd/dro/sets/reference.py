@@ -65,7 +65,7 @@ def tilted(z: np.ndarray, radius: float | None, penalty: float | None, floor: fl
     else:
         top = _LONG(0) if logs else 12 - np.log(-y[y < 0].max())
         p = _floored(y, floor)
-        if not logs or _divergence(p) > radius:
+        if radius is not None and (not logs or _divergence(p) > radius):
             low, high = top - 11500, top
             for _ in range(90):
                 middle = (low + high) / 2
