@@ -194,6 +194,28 @@ def test_importance_weights_are_unbiased() -> None:
     assert abs(terms.mean() - x.mean()) <= 4 * terms.std() / 1e3
 
 
+@pytest.mark.parametrize("n", [4095, 32_769, 262_143, 262_145])
+def test_large_trees_are_exact_on_integers(n: int) -> None:
+    """Batches from one item to all of them, and growth, with sums that float64 holds exactly."""
+    rng = np.random.default_rng(n)
+    w = rng.integers(0, 3, n).astype(float)
+    tree = dro.SumTree(w)
+    for size in (1, 10, 300, n // 64, n // 8, n, 2 * n):
+        index, value = rng.integers(0, n, size), rng.integers(0, 1000, size).astype(float)
+        tree.update(index, value)
+        w[index] = value
+        prefix = np.cumsum(w)
+        masses = rng.integers(0, int(prefix[-1]) * 4, 2000) / 4
+        assert tree.total == prefix[-1] and tree.weights().tobytes() == w.tobytes()
+        assert np.array_equal(tree.find(masses), np.searchsorted(prefix, masses, side="right"))
+        lo, hi = sorted(rng.integers(0, n, 2).tolist())
+        assert tree.sum(lo, hi) == w[lo:hi].sum()
+    tree.append(w[: n // 2])
+    prefix = np.cumsum(np.r_[w, w[: n // 2]])
+    masses = rng.integers(0, int(prefix[-1]), 2000).astype(float)
+    assert tree.total == prefix[-1] and np.array_equal(tree.find(masses), np.searchsorted(prefix, masses, side="right"))
+
+
 def test_five_million_updates_leave_no_drift() -> None:
     rng = np.random.default_rng(7)
     n = 3001
@@ -382,6 +404,24 @@ def test_five_million_draws_and_updates_do_not_drift(kind: str, radius: float, f
             assert n * np.abs(p - expected).max() < 1e-11
             assert abs(p.sum() - 1) < 1e-12 and p.min() >= floor / n * (1 - 1e-12)
             assert divergence(p, kind) * (1 - 1e-12) <= radius
+
+
+@pytest.mark.parametrize("kind", ["chi2", "kl"])
+@pytest.mark.parametrize("floor", [0.0, 0.1])
+def test_samplers_of_many_examples(kind: str, floor: float) -> None:
+    n = 50_000
+    sampler, options = sampler_of(n, 0.5, floor, kind, gain=30.0, seed=17)
+    losses = np.random.default_rng(17).exponential(1.0, n)
+    for step in range(800):
+        index = sampler.sample(64)
+        before = sampler.probabilities() if step % 199 == 198 else None
+        sampler.update(index, losses[index])
+        if before is not None:
+            expected = oracle.mirror_step(before, index, losses[index], **options)
+            assert n * np.abs(sampler.probabilities() - expected).max() < 1e-11
+    p = sampler.probabilities()
+    assert p.max() * n > 20 and abs(p.sum() - 1) < 1e-12 and divergence(p, kind) <= 0.5 * (1 + 1e-11)
+    assert p[losses > 2].mean() > p[losses < 1].mean()
 
 
 def test_single_draws_for_long_do_not_drift(backend: str) -> None:
