@@ -6,6 +6,8 @@ where long double is no wider than float64, the same formulas run in float64.
 
 from __future__ import annotations
 
+import bisect
+import itertools
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -62,14 +64,10 @@ def descend(tree: list[list[float]], mass: float) -> int:
     return node
 
 
-def exact_find(weights: Sequence[float], mass: float) -> int:
-    """The leaf i with prefix(i) <= mass < prefix(i + 1), in rational arithmetic."""
-    left = Fraction(mass)
-    for i, weight in enumerate(weights):
-        if left < Fraction(float(weight)):
-            return i
-        left -= Fraction(float(weight))
-    raise AssertionError("mass beyond the total")
+def exact_find(weights: Sequence[float], masses: Sequence[float]) -> list[int]:
+    """For each mass the leaf i with prefix(i) <= mass < prefix(i + 1), in rational arithmetic."""
+    prefix = list(itertools.accumulate(Fraction(float(weight)) for weight in weights))
+    return [bisect.bisect_right(prefix, Fraction(float(mass))) for mass in masses]
 
 
 def uniform53(seed: int, draw: int) -> float:

@@ -59,8 +59,8 @@ def test_finds_of_exact_weights_are_those_of_rational_arithmetic(n: int, backend
     w[n // 2] = 3.0
     tree = dro.SumTree(w, backend=backend)
     assert tree.total == w.sum()
-    masses = np.arange(0, w.sum(), 0.25)[:: 1 + n // 40]
-    assert tree.find(masses).tolist() == [oracle.exact_find(w.tolist(), mass) for mass in masses]
+    masses = np.arange(0, w.sum(), 0.25)[:: 1 + n // 100]
+    assert tree.find(masses).tolist() == oracle.exact_find(w.tolist(), masses)
     for lo, hi in itertools.islice(itertools.combinations(range(0, n + 1, 1 + n // 9), 2), 60):
         assert tree.sum(lo, hi) == w[lo:hi].sum()
     assert tree.sum(0, n) == tree.total and tree.sum(n, n) == 0 == tree.sum(0, 0)
