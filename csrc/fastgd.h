@@ -245,8 +245,42 @@ int fgd_lowrank_right(const fgd_lowrank *w, fgd_job *job);
 void fgd_lowrank_finish(const fgd_lowrank *w, fgd_job *job);
 
 /* ---- dro: sums in a tree (csrc/dro_tree.h) */
+typedef struct {
+    int64_t n, capacity;      /* leaves in use; leaves there is room for, those from n on are 0 */
+    int64_t levels;
+    int64_t first[12];        /* where level l begins, in doubles; level 0: the leaves; first[levels]: where `data` ends */
+    double *data;             /* on a boundary of 64 bytes */
+} fgd_tree;
 
-/* ---- dro: the sampler's projections (csrc/dro_chi2.c, csrc/dro_kl.c) */
+int64_t fgd_tree_layout(fgd_tree *t, int64_t n, int64_t capacity); /* sets all but `data`; returns the doubles it takes */
+
+/* ---- dro: the sampler's projections (csrc/dro_chi2.c, csrc/dro_kl.c). An update returns 0, 8 * position + reason (1 index,
+ * 2 loss, 3 probability 0, 4 overflow; nothing has changed then), or -1: no memory */
+typedef struct {
+    int64_t n;
+    double floor, step_size;  /* delta: p_i >= delta / n; of the mirror ascent */
+    uint64_t seed, drawn;     /* draws so far: the number of the next one */
+    int32_t fixed;            /* p stays uniform */
+} fgd_player;
+
+typedef struct {
+    fgd_player own;
+    double excess;            /* the ball: n sum q_i^2 <= 1 + excess */
+    double v, a, s;           /* q_i = v + a (z_i - s) for active elements, v on the floor */
+    double sum, square;       /* of z over the active elements */
+    int64_t active, age;      /* how many; losses since `sum` and `square` were made anew */
+    fgd_tree tree;            /* its leaves are z, 0 on the floor */
+    int32_t *count;           /* active leaves below each node of tree level 1, 2, .. */
+    double *key;              /* a heap, smallest z first: 8 children a node; z, and */
+    int32_t *item, *slot;     /* whose it is; 1 + where element i is in the heap, 0 on the floor */
+} fgd_chi2;
+
+int64_t fgd_chi2_layout(fgd_chi2 *w, int64_t n); /* sets `tree` but for `data`; returns the doubles it takes */
+int64_t fgd_chi2_update(fgd_chi2 *w, int64_t count, const int64_t *index, const double *loss);
+void fgd_chi2_sample(fgd_chi2 *w, int64_t count, int64_t *out);
+void fgd_chi2_probability(const fgd_chi2 *w, int64_t count, const int64_t *index, double *out); /* index NULL: 0, 1, .. */
+double fgd_chi2_divergence(const fgd_chi2 *w);
+void fgd_chi2_restore(fgd_chi2 *w, int64_t active, const int32_t *item, const double *key); /* onto zeroed arrays */
 
 /* ---- dro: uncertainty sets (csrc/dro_sets.c) */
 

@@ -1,0 +1,347 @@
+/* The chi-squared sampler: draws from p and mirror steps on p, p in a Euclidean ball around the uniform distribution.
+ *
+ * Formula: p_i = delta / n + (1 - delta) q_i: the floor is a mixture, and q lies in {simplex, n sum q_i^2 <= K}, K = 1 + excess.
+ *          q_i = v + a (z_i - s) for the active elements and v for all others, which are said to be on the floor.
+ *          A step adds gains >= 0 to some q_i, then q <- c (q - theta)_+. Over a superset of those that stay above theta, of N
+ *          elements, mean mu and variance V in units of z - s,
+ *              simplex alone:  t = mu - 1 / (a N)        ball:  t = mu - sqrt(V / (K N / n - 1))
+ *          and the smaller one is at most the true theta: whatever it cuts off is cut off for good. Start with everything; drop
+ *          the floor if t >= 0, then the smallest active elements one by one. They join the floor, whose members are equal.
+ * Cost:    amortised over all drops, each of which follows a gain: O(log n) a gain for the heap and the tree; the projection is
+ *          a handful of operations. A gain reads and writes a line of z, of `slot`, a few of the heap and two a tree level.
+ * Order:   the sums `sum` and `square` of z are carried along and made anew in heap order now and then; the tree's as in
+ *          dro_tree.h. Plain C: every machine gives the same bits.
+ */
+#include "dro_tree.h"
+
+enum { GROUP = 64, TOUCHED = 512, AHEAD = 12 };
+enum { REFUSED_INDEX = 1, REFUSED_LOSS, REFUSED_ZERO, REFUSED_OVERFLOW };
+
+static const double FGD_SLIGHT = 0x1p-60; /* of v + 1 / n: too little to be told from the floor */
+
+/* Leaves whose sums are to be made anew. */
+typedef struct {
+    int64_t size;
+    int32_t leaf[TOUCHED];
+} fgd_touched;
+
+int64_t fgd_chi2_layout(fgd_chi2 *w, int64_t n)
+{
+    return fgd_tree_layout(&w->tree, n, n);
+}
+
+/* ---- sums and counts of active elements */
+
+static int32_t *fgd_counts(const fgd_chi2 *w, int64_t level)
+{
+    return w->count + (w->tree.first[level] - w->tree.first[1]);
+}
+
+static void fgd_raise(const fgd_chi2 *w, int64_t level, int64_t node)
+{
+    const double *c = fgd_tree_block(&w->tree, level, node);
+    int32_t active = 0;
+    if (level == 1)
+        for (int k = 0; k < 8; k++)
+            active += c[k] != 0.0;
+    else
+        for (int k = 0; k < 8; k++)
+            active += fgd_counts(w, level - 1)[8 * node + k];
+    fgd_counts(w, level)[node] = active;
+    w->tree.data[w->tree.first[level] + node] = fgd_tree_block_sum(c);
+}
+
+static void fgd_flush(const fgd_chi2 *w, fgd_touched *t)
+{
+    for (int64_t level = 1; level < w->tree.levels; level++) {
+        int64_t last = -1;
+        for (int64_t j = 0; j < t->size; j++) {
+            int64_t node = t->leaf[j] >> 3 * level;
+            if (node != last)
+                fgd_raise(w, level, node);
+            last = node;
+        }
+    }
+    t->size = 0;
+}
+
+static void fgd_touch(const fgd_chi2 *w, fgd_touched *t, int32_t leaf)
+{
+    if (t->size == TOUCHED)
+        fgd_flush(w, t);
+    t->leaf[t->size++] = leaf;
+}
+
+/* ---- the heap. The children of slot k are slots 8 k + 1 .. 8 k + 8; `key` begins 7 doubles behind a line, so that they share
+ * one. */
+
+static void fgd_put(const fgd_chi2 *w, int64_t slot, double key, int32_t item)
+{
+    w->key[slot] = key;
+    w->item[slot] = item;
+    w->slot[item] = (int32_t)slot + 1;
+}
+
+static void fgd_sift_down(const fgd_chi2 *w, int64_t slot, double key, int32_t item)
+{
+    for (int64_t child; (child = 8 * slot + 1) < w->active;) {
+        int64_t end = FGD_MIN(child + 8, w->active), least = child;
+        double smallest = w->key[child];
+        for (int64_t k = child + 1; k < end; k++) {
+            int less = w->key[k] < smallest;
+            smallest = less ? w->key[k] : smallest;
+            least = less ? k : least;
+        }
+        if (key <= smallest)
+            break;
+        fgd_put(w, slot, smallest, w->item[least]);
+        slot = least;
+    }
+    fgd_put(w, slot, key, item);
+}
+
+static void fgd_sift_up(const fgd_chi2 *w, int64_t slot, double key, int32_t item)
+{
+    for (int64_t parent; slot > 0 && key < w->key[parent = (slot - 1) / 8]; slot = parent)
+        fgd_put(w, slot, w->key[parent], w->item[parent]);
+    fgd_put(w, slot, key, item);
+}
+
+/* The smallest active element joins the floor. */
+static void fgd_drop(fgd_chi2 *w, fgd_touched *t)
+{
+    double z = w->key[0];
+    int32_t item = w->item[0];
+    w->sum -= z;
+    w->square -= z * z;
+    w->slot[item] = 0;
+    w->tree.data[item] = 0.0;
+    fgd_touch(w, t, item);
+    w->active--;
+    if (w->active > 0)
+        fgd_sift_down(w, 0, w->key[w->active], w->item[w->active]);
+    else
+        w->sum = w->square = 0.0;
+}
+
+/* ---- a step */
+
+/* q keeps its values, a becomes `scale`, s becomes 0, and the sums are made anew. The heap's order stays. */
+static void fgd_rebuild(fgd_chi2 *w, double scale, fgd_touched *t)
+{
+    double factor = w->a / scale;
+    while (w->active > 0 && (w->key[0] - w->s) * factor < 1e-200) /* as far below the scale as that: nothing */
+        fgd_drop(w, t);
+    w->sum = w->square = 0.0;
+    for (int64_t k = 0; k < w->active; k++) {
+        double z = (w->key[k] - w->s) * factor;
+        w->key[k] = z;
+        w->tree.data[w->item[k]] = z;
+        w->sum += z;
+        w->square += z * z;
+        fgd_touch(w, t, w->item[k]);
+    }
+    w->a = scale;
+    w->s = 0.0;
+    w->age = 0;
+}
+
+static void fgd_gain(fgd_chi2 *w, int64_t i, double gain, fgd_touched *t)
+{
+    double *leaf = w->tree.data + i, old = *leaf, z = (old > 0.0 ? old : w->s) + gain / w->a;
+    if (!(z > w->s)) /* no gain, or none that shows */
+        return;
+    *leaf = z;
+    w->sum += z - old;
+    w->square += z * z - old * old;
+    if (w->slot[i] > 0)
+        fgd_sift_down(w, w->slot[i] - 1, z, (int32_t)i);
+    else
+        fgd_sift_up(w, w->active++, z, (int32_t)i);
+    fgd_touch(w, t, (int32_t)i);
+}
+
+static void fgd_project(fgd_chi2 *w, fgd_touched *t)
+{
+    double n = (double)w->own.n;
+    for (int whole = 1;;) { /* whether the floor is in the superset */
+        double m = (double)w->active, size = whole ? n : m;
+        double room = whole ? w->excess : (m - n) / n + w->excess * m / n;
+        double sum = w->sum - m * w->s, square = w->square - w->s * (2.0 * w->sum - m * w->s);
+        double mean = sum / size, variance = FGD_MAX(square / size - mean * mean, 0.0);
+        double simplex = mean - 1.0 / (w->a * size);
+        double ball = room > 0.0 ? mean - sqrt(variance / room) : INFINITY;
+        double cut = FGD_MIN(simplex, ball);
+        if (whole && cut >= 0.0) {
+            whole = 0;
+        } else if (!whole && m > 1.0 && w->key[0] - w->s <= cut) {
+            fgd_drop(w, t);
+        } else {
+            if (ball < simplex)
+                w->a = 1.0 / (size * (mean - cut));
+            if (!whole)
+                w->s += cut;
+            w->v = whole ? FGD_MAX((1.0 - w->a * sum) / n, 0.0) : 0.0;
+            return;
+        }
+    }
+}
+
+/* Losses to gains of q; 0 or why not. */
+static int64_t fgd_gains(const fgd_chi2 *w, int64_t count, const int64_t *index, const double *loss, double *gain, double *total)
+{
+    const fgd_player *own = &w->own;
+    double n = (double)own->n, keep = 1.0 - own->floor, low = own->floor / n + keep * w->v;
+    *total = 0.0;
+    for (int64_t j = 0; j < count; j++) {
+        int64_t i = index[j], next = j + AHEAD < count ? index[j + AHEAD] : i;
+        if (i < 0 || i >= own->n)
+            return 8 * j + REFUSED_INDEX;
+        if (!(loss[j] >= 0.0 && loss[j] < INFINITY))
+            return 8 * j + REFUSED_LOSS;
+        if (next >= 0 && next < own->n) {
+            __builtin_prefetch(w->tree.data + next, 1);
+            __builtin_prefetch(w->slot + next, 1);
+        }
+        double z = w->tree.data[i], p = low + (z > w->s ? keep * w->a * (z - w->s) : 0.0);
+        if (!(p > 0.0))
+            return 8 * j + REFUSED_ZERO;
+        gain[j] = own->step_size * loss[j] / ((double)count * p) / keep;
+        *total += gain[j];
+        if (!(*total < INFINITY))
+            return 8 * j + REFUSED_OVERFLOW;
+    }
+    return 0;
+}
+
+int64_t fgd_chi2_update(fgd_chi2 *w, int64_t count, const int64_t *index, const double *loss)
+{
+    double own[256], total, *gain = count <= 256 ? own : fgd_scratch(count * (int64_t)sizeof *gain);
+    if (!gain)
+        return -1;
+    int64_t refused = fgd_gains(w, count, index, loss, gain, &total);
+    if (!refused && !w->own.fixed && total > 0.0) {
+        fgd_touched t = {.size = 0};
+        if (total > 1e100 * w->a) /* squares must not overflow */
+            fgd_rebuild(w, FGD_MAX(total, 1.0), &t);
+        for (int64_t j = 0; j < count; j++)
+            fgd_gain(w, index[j], gain[j], &t);
+        fgd_project(w, &t);
+        while (w->active > 0 && w->a * (w->key[0] - w->s) < FGD_SLIGHT * (w->v + 1.0 / (double)w->own.n))
+            fgd_drop(w, &t);
+        w->age += count;
+        double m = (double)w->active;
+        if (w->a < 1e-100 || w->a * w->s * m > 16.0 || (w->age > 65536 && (double)w->age > 4.0 * m))
+            fgd_rebuild(w, 1.0, &t);
+        fgd_flush(w, &t);
+    }
+    if (gain != own)
+        free(gain);
+    return refused;
+}
+
+/* ---- draws and probabilities */
+
+/* The child of block `node` at `level` that *mass falls on. Rounding may put a mass at the block's end or make all its weights 0,
+ * but an element that is not active is never reached: its weight is exactly 0, and of a block with active ones some child has
+ * a count. */
+static int64_t fgd_weighted_child(const fgd_chi2 *w, int64_t level, int64_t node, double *mass)
+{
+    const double *c = fgd_tree_block(&w->tree, level, node);
+    double weight[8];
+    if (level == 1)
+        for (int k = 0; k < 8; k++)
+            weight[k] = c[k] > w->s ? c[k] - w->s : 0.0;
+    else
+        for (int k = 0; k < 8; k++) {
+            double x = c[k] - w->s * (double)fgd_counts(w, level - 1)[8 * node + k];
+            weight[k] = x > 0.0 ? x : 0.0;
+        }
+    double total = fgd_tree_block_sum(weight);
+    if (!(total > 0.0)) {
+        int64_t k = 0;
+        while (fgd_counts(w, level - 1)[8 * node + k] == 0)
+            k++;
+        *mass = 0.0;
+        return 8 * node + k;
+    }
+    if (*mass >= total)
+        *mass = fgd_tree_below(total);
+    return 8 * node + fgd_tree_child(weight, mass);
+}
+
+/* What *mass, a share of the whole, becomes at the top. */
+static double fgd_weighted_total(const fgd_chi2 *w)
+{
+    return w->sum - (double)w->active * w->s;
+}
+
+/* Draws of up to GROUP elements, all of them on a level before any goes to the next: their misses overlap. */
+static void fgd_draw(const fgd_chi2 *w, int64_t count, int64_t *out)
+{
+    uint32_t word[2 * GROUP];
+    double mass[GROUP], n = (double)w->own.n, total = fgd_weighted_total(w);
+    double share = w->active > 0 ? w->own.floor + (1.0 - w->own.floor) * n * w->v : 1.0; /* drawn uniformly */
+    int64_t where[GROUP], deep = 0;
+    fgd_job job = {0};
+    fgd_random_bits32(w->own.seed, 0, 2 * w->own.drawn, 2 * count, word, &job);
+    for (int64_t j = 0; j < count; j++) {
+        double u = (double)(int64_t)(((uint64_t)word[2 * j + 1] << 32 | word[2 * j]) >> 11) * 0x1p-53;
+        if (u < share) {
+            int64_t i = (int64_t)(u / share * n);
+            out[j] = FGD_MIN(i, w->own.n - 1);
+        } else {
+            mass[deep] = (u - share) / (1.0 - share) * total;
+            out[j] = 0;
+            where[deep++] = j;
+        }
+    }
+    for (int64_t level = w->tree.levels; level > 0; level--)
+        for (int64_t j = 0; j < deep; j++) {
+            int64_t node = fgd_weighted_child(w, level, out[where[j]], mass + j);
+            out[where[j]] = node;
+            if (level > 1)
+                __builtin_prefetch(fgd_tree_block(&w->tree, level - 1, node));
+            if (level > 2)
+                __builtin_prefetch(fgd_counts(w, level - 2) + 8 * node);
+        }
+}
+
+void fgd_chi2_sample(fgd_chi2 *w, int64_t count, int64_t *out)
+{
+    for (int64_t start = 0; start < count; start += GROUP) {
+        int64_t size = FGD_MIN(count - start, (int64_t)GROUP);
+        fgd_draw(w, size, out + start);
+        w->own.drawn += (uint64_t)size;
+    }
+}
+
+void fgd_chi2_probability(const fgd_chi2 *w, int64_t count, const int64_t *index, double *out)
+{
+    double keep = 1.0 - w->own.floor, low = w->own.floor / (double)w->own.n + keep * w->v;
+    for (int64_t j = 0; j < count; j++) {
+        double z = w->tree.data[index ? index[j] : j];
+        out[j] = low + (z > w->s ? keep * w->a * (z - w->s) : 0.0);
+    }
+}
+
+/* n^2 / 2 times the variance of p */
+double fgd_chi2_divergence(const fgd_chi2 *w)
+{
+    double n = (double)w->own.n, m = (double)w->active, sum = w->sum - m * w->s;
+    double square = w->square - w->s * (2.0 * w->sum - m * w->s), mean = sum / n;
+    double scale = (1.0 - w->own.floor) * n * w->a;
+    return 0.5 * scale * scale * FGD_MAX(square / n - mean * mean, 0.0);
+}
+
+void fgd_chi2_restore(fgd_chi2 *w, int64_t active, const int32_t *item, const double *key)
+{
+    fgd_touched t = {.size = 0};
+    w->active = active;
+    for (int64_t k = 0; k < active; k++) {
+        fgd_put(w, k, key[k], item[k]);
+        w->tree.data[item[k]] = key[k];
+        fgd_touch(w, &t, item[k]);
+    }
+    fgd_flush(w, &t);
+}
