@@ -43,18 +43,16 @@ FGD_INLINE double fgd_tree_below(double x)
 }
 
 /* The child that *mass falls on, and what is left of it there. Sums never fall from left to right: counting those that are
- * at most the mass finds the child without a branch, whatever the block holds. */
+ * at most the mass finds the child without a branch, inside the block whatever it holds. */
 FGD_INLINE int64_t fgd_tree_child(const double *c, double *mass)
 {
-    double sum = 0.0, before = 0.0;
+    double before[8] = {0.0};
     int64_t child = 0;
     for (int k = 0; k < 7; k++) {
-        sum += c[k];
-        int right = *mass >= sum;
-        child += right;
-        before = right ? sum : before;
+        before[k + 1] = before[k] + c[k];
+        child += *mass >= before[k + 1];
     }
-    double left = *mass - before, most = fgd_tree_below(c[child]);
+    double left = *mass - before[child], most = fgd_tree_below(c[child]);
     *mass = left < most ? left : most;
     return child;
 }
@@ -66,6 +64,27 @@ FGD_INLINE int64_t fgd_tree_leaf(const fgd_tree *t, double mass)
     for (int64_t level = t->levels; level > 0; level--)
         node = 8 * node + fgd_tree_child(fgd_tree_block(t, level, node), &mass);
     return node;
+}
+
+/* A weight comes to the leaves, or leaves them: what that does to the extremes. */
+FGD_INLINE void fgd_tree_enter(fgd_extremes *e, double weight)
+{
+    if (weight > 0.0 && weight <= e->least) {
+        e->at_least = weight < e->least ? 1 : e->at_least + 1;
+        e->least = weight;
+    }
+    if (weight > 0.0 && weight >= e->most) {
+        e->at_most = weight > e->most ? 1 : e->at_most + 1;
+        e->most = weight;
+    }
+}
+
+FGD_INLINE void fgd_tree_leave(fgd_extremes *e, double weight)
+{
+    if (weight == e->least)
+        e->stale |= --e->at_least == 0;
+    if (weight == e->most && weight > 0.0)
+        e->stale |= --e->at_most == 0;
 }
 
 /* The sums above one leaf, anew. */

@@ -246,13 +246,36 @@ void fgd_lowrank_finish(const fgd_lowrank *w, fgd_job *job);
 
 /* ---- dro: sums in a tree (csrc/dro_tree.h) */
 typedef struct {
+    double least, most;       /* the smallest positive weight (Inf: there is none) and the largest */
+    int64_t at_least, at_most; /* how many leaves have it */
+    int32_t stale;            /* the last of them has changed: only all leaves can tell */
+} fgd_extremes;
+
+typedef struct {
     int64_t n, capacity;      /* leaves in use; leaves there is room for, those from n on are 0 */
     int64_t levels;
     int64_t first[12];        /* where level l begins, in doubles; level 0: the leaves; first[levels]: where `data` ends */
     double *data;             /* on a boundary of 64 bytes */
+    fgd_extremes *extremes;   /* kept by changes; NULL: they are not */
 } fgd_tree;
 
-int64_t fgd_tree_layout(fgd_tree *t, int64_t n, int64_t capacity); /* sets all but `data`; returns the doubles it takes */
+int64_t fgd_tree_layout(fgd_tree *t, int64_t n, int64_t capacity); /* not the pointers; returns the doubles of `data` */
+/* What is wrong: nothing, an index, a weight, an infinite total, no memory. Where something is, the tree is as it was. */
+enum { FGD_TREE_FINE = 0, FGD_TREE_INDEX = 1, FGD_TREE_WEIGHT = 2, FGD_TREE_TOTAL = 3, FGD_TREE_MEMORY = 4 };
+int fgd_tree_fill(fgd_tree *t, int64_t from, int64_t count, const double *weight); /* leaves from .. are the last; n grows */
+int fgd_tree_update(const fgd_tree *t, int64_t count, const int64_t *index, const double *weight);
+int fgd_tree_update_one(const fgd_tree *t, int64_t index, double weight);
+int fgd_tree_weights(const fgd_tree *t, int64_t count, const int64_t *index, double *out);
+void fgd_tree_extremes(const fgd_tree *t);                      /* makes t->extremes anew where they are stale */
+double fgd_tree_sum(const fgd_tree *t, int64_t lo, int64_t hi); /* of leaves lo .. hi - 1; of all: the total */
+int64_t fgd_tree_find_one(const fgd_tree *t, double mass);      /* -1: the mass is not in [0, total) */
+int64_t fgd_tree_find(const fgd_tree *t, int64_t count, const double *mass, int64_t *out); /* how many are not; none: found */
+/* draws number `drawn` .. of the seed; 0, or -1 where the total is 0 */
+enum { FGD_TREE_IID = 0, FGD_TREE_STRATIFIED = 1, FGD_TREE_SYSTEMATIC = 2 };
+int64_t fgd_tree_sample_one(const fgd_tree *t, uint64_t seed, uint64_t drawn);
+int fgd_tree_sample(const fgd_tree *t, uint64_t seed, uint64_t drawn, int method, int64_t count, int64_t *out);
+/* without replacement: how many there were to draw, -1: no memory */
+int64_t fgd_tree_sample_distinct(const fgd_tree *t, uint64_t seed, uint64_t drawn, int64_t count, int64_t *out);
 
 /* ---- dro: the sampler's projections (csrc/dro_chi2.c, csrc/dro_kl.c). An update returns 0, 8 * position + reason (1 index,
  * 2 loss, 3 probability 0, 4 overflow; nothing has changed then), or -1: no memory */

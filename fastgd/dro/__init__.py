@@ -2,9 +2,9 @@
 
 The room in one idea
 --------------------
-min over x of max over p of sum_i p_i l_i(x), p in a ball around the uniform distribution. Stochastic gradient steps need draws from
-a p that changes after every batch; a tree of sums draws from and changes n weights in O(log n), and the projection onto the ball
-moves all coordinates at once through a few scalars.
+min over x of max over p of sum_i p_i l_i(x), p in a ball around the uniform distribution. Stochastic gradient steps need
+draws from a p that changes after every batch; a tree of sums draws from and changes n weights in O(log n), and the
+projection onto the ball moves all coordinates at once through a few scalars.
 
 * *The tree*: `SumTree` draws indices in proportion to weights that change (robust sampling, prioritized replay).
 * *The sampler*: `DROSampler` keeps p inside a chi-squared or Kullback-Leibler ball, amortised O(log n) a drawn index.
@@ -25,3 +25,11 @@ Notation
 Namkoong and Duchi, Stochastic Gradient Methods for Distributionally Robust Optimization with f-divergences (NIPS 2016); their
 rho is n R.
 """
+
+from .._dispatch import register
+
+register("dro", ("tree",), ("cpu", "reference"), ("float64",), folder="tree")
+
+from .tree.sumtree import SumTree  # noqa: E402  (the rows above must stand in the table first)
+
+__all__ = ["SumTree"]
