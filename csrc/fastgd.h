@@ -305,7 +305,49 @@ void fgd_chi2_probability(const fgd_chi2 *w, int64_t count, const int64_t *index
 double fgd_chi2_divergence(const fgd_chi2 *w);
 void fgd_chi2_restore(fgd_chi2 *w, int64_t active, const int32_t *item, const double *key); /* onto zeroed arrays */
 
-/* ---- dro: uncertainty sets (csrc/dro_sets.c) */
+/* ---- dro: uncertainty sets (csrc/dro_sets.c). The caller fills the first part; passes and folds alternate. */
+typedef struct {
+    const char *z;            /* n losses, or the vector to project */
+    double *w;                /* n numbers: the weights in the end, what is left of z before */
+    double *part;             /* FGD_SET_PART numbers a block: what a pass found there */
+    int64_t *bins;            /* quantile: fgd_sets_bins() of them */
+    int64_t n;
+    int32_t dtype;            /* as in fgd_layer, float32 or float64 */
+    int32_t kind;             /* 0 linear, 1 tilted, 2 capped, 3 quantile */
+    int32_t logs;             /* tilted: by the logarithms of z, by their whole size at most */
+    double radius;            /* of the ball; infinite: there is none */
+    double unit;              /* linear: p = (z - theta)_+ / unit; tilted, capped: the temperature; 0: the ball decides */
+    double floor;             /* p >= floor / n */
+    double alpha;             /* capped, quantile: p <= 1 / (alpha n) */
+
+    int32_t phase;            /* what the next pass does */
+    int32_t bad;              /* 1: z has a NaN or an Inf; 2: a logarithm of a number not above 0 */
+    int32_t stored, store;    /* w holds what is left of z; the pass puts it there */
+    int32_t references;       /* changes of the reference so far */
+    int32_t tries;            /* folds of the solver so far */
+    int32_t e;                /* y = (z - c) 2^-e, as (z head - centre) scale */
+    double c, head, centre, scale;
+    double high, low, top;    /* the largest and smallest z (or logarithm), and the largest y */
+    double ties;              /* elements that equal the largest */
+    double cut;               /* linear: theta >= cut, in y; tilted, capped: where x = slope y changes sides */
+    double slope, from;       /* x = slope y; exponentials are those of x - from */
+    double slow, fast;        /* the slope lies between these */
+    double base, mean, gain;  /* the weights: floor / n + (base + (y - mean) gain)_+ */
+    double factor;            /* .. max(floor / n, factor exp(min(x - from, 0))) */
+    double above, equal, below; /* .. by the side of c */
+    double least, most;       /* quantile: what is left lies between these */
+    int64_t first, shift, wanted; /* .. its bins, and the quantile's place in them, from above */
+    double over;              /* .. how many lie above them */
+    double value;             /* the worst case */
+} fgd_set;
+
+int64_t fgd_sets_blocks(int64_t n);
+int64_t fgd_sets_tickets(int64_t n);
+int64_t fgd_sets_part(void);
+int64_t fgd_sets_bins(void);
+void fgd_sets_pass(fgd_set *s, fgd_job *job);
+int fgd_sets_fold(fgd_set *s);   /* whether there is another pass */
+void fgd_sets_solve(fgd_set *s); /* all passes, by one caller */
 
 /* cdef end */
 
