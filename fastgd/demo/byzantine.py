@@ -14,15 +14,12 @@ Karimireddy, He, Jaggi: Byzantine-Robust Learning on Heterogeneous Datasets via 
 from __future__ import annotations
 
 import argparse
-import importlib.util
-import json
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
@@ -32,6 +29,7 @@ from fastgd.robust.attacks import ATTACKS
 
 from . import network as nn
 from . import rules as choice
+from .command import Parser, add_outputs, check_installed, check_outputs, integer, number, progress, publish
 from .results import draw, report, table
 from .rules import Refusal, Rule
 from .training import Settings, gradients, train
@@ -41,22 +39,16 @@ __all__ = ["gradients", "main"]
 ATTACK_NAMES = ("none", "nan", "inf", "sign_flip", "ipm", "alie", "gaussian", "mimic", "label_flip", "lemma31", "precision",
                 "optimised_ipm", "optimised_alie")
 SHOWN = ("nan", "sign_flip", "ipm")  # the attacks of a run without --attack
-PLOT_SUFFIXES = (".png", ".pdf", ".svg")
 
 
 # ------------------------------------------------------------------------------------------------- command line
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise Refusal(f"{message} (see --help)")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the demonstration. Returns 0, or 2 after one sentence on stderr saying why it cannot run."""
     try:
         args = _arguments(argv)
-        _check_installed(args)
+        check_installed(args)
         with fastgd.use(backend=args.backend):
             return _demonstrate(args)
     except (Refusal, OSError) as error:
@@ -66,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     default = Settings()
-    parser = _Parser(
+    parser = Parser(
         prog="fastgd demo byzantine", formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Train a small network on handwritten digits while some of the workers attack, with the plain mean "
                     "and with\nrobust rules, and show the test accuracy each of them reaches.",
@@ -92,29 +84,26 @@ def _parser() -> argparse.ArgumentParser:
     add("--rule", nargs="+", metavar="NAME", default=list(choice.SHOWN),
         help=f"one or more of {', '.join((*choice.NAMES, *choice.COMPOSITIONS))}, or another composition, or all, which "
              f"takes a minute or more (default: {' '.join(choice.SHOWN)})")
-    add("--workers", type=_integer(1, 200), default=default.workers, metavar="N", help="(default: %(default)s)")
-    add("--byzantine", type=_integer(0, 199), default=default.byzantine, metavar="F",
+    add("--workers", type=integer(1, 200), default=default.workers, metavar="N", help="(default: %(default)s)")
+    add("--byzantine", type=integer(0, 199), default=default.byzantine, metavar="F",
         help="attackers among the workers (default: %(default)s)")
-    add("--steps", type=_integer(1, 100_000), default=default.steps, metavar="T", help="(default: %(default)s)")
-    add("--seed", type=_integer(0, 2**32 - 1), default=default.seed, metavar="S",
+    add("--steps", type=integer(1, 100_000), default=default.steps, metavar="T", help="(default: %(default)s)")
+    add("--seed", type=integer(0, 2**32 - 1), default=default.seed, metavar="S",
         help="decides shares, start and minibatches (default: %(default)s)")
-    add("--momentum", type=_number(0.0, 0.999), default=default.momentum, metavar="BETA",
+    add("--momentum", type=number(0.0, 0.999), default=default.momentum, metavar="BETA",
         help="momentum at each worker (default: %(default)s)")
-    add("--skew", type=_number(0.0, 1.0), default=default.skew, metavar="FRACTION",
+    add("--skew", type=number(0.0, 1.0), default=default.skew, metavar="FRACTION",
         help="part of the data that is dealt out sorted by label: 0 alike workers, 1 the most different (default: 0)")
-    add("--scale", type=_number(0.0, 1e30), default=10.0, metavar="X", help="of sign_flip (default: 10)")
-    add("--epsilon", type=_number(0.0, 1e30), default=3.0, metavar="X", help="of ipm (default: 3)")
-    add("--z", type=_number(-1e30, 1e30), default=None, metavar="X", help="of alie (default: the paper's z_max)")
-    add("--sigma", type=_number(0.0, 1e30), default=200.0, metavar="X", help="of gaussian (default: 200)")
-    add("--norm", type=_number(0.0, 1e30), default=1e10, metavar="X", help="of precision (default: 1e10)")
-    add("--radius", type=_number(1e-30, 1e30), default=0.3, metavar="X",
+    add("--scale", type=number(0.0, 1e30), default=10.0, metavar="X", help="of sign_flip (default: 10)")
+    add("--epsilon", type=number(0.0, 1e30), default=3.0, metavar="X", help="of ipm (default: 3)")
+    add("--z", type=number(-1e30, 1e30), default=None, metavar="X", help="of alie (default: the paper's z_max)")
+    add("--sigma", type=number(0.0, 1e30), default=200.0, metavar="X", help="of gaussian (default: 200)")
+    add("--norm", type=number(0.0, 1e30), default=1e10, metavar="X", help="of precision (default: 1e10)")
+    add("--radius", type=number(1e-30, 1e30), default=0.3, metavar="X",
         help="of centered_clip (default: 0.3, the spread of the honest vectors)")
     add("--backend", choices=("auto", "cpu", "cuda", "reference"), default=None,
         help="which kernels aggregate (default: FASTGD_BACKEND, or auto)")
-    add("--plot", type=Path, default=Path("byzantine.png"), metavar="FILE",
-        help="where to draw the curves: .png, .pdf or .svg (default: %(default)s)")
-    add("--no-plot", dest="plot", action="store_const", const=None, help="draw nothing")
-    add("--json", type=Path, default=None, metavar="FILE", help="also write all results there; - is stdout")
+    add_outputs(parser, "byzantine.png")
     return parser
 
 
@@ -124,39 +113,8 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     args.rule = [choice.known(name) for name in args.rule]
     if args.byzantine >= args.workers:
         raise Refusal(f"--byzantine {args.byzantine} leaves no honest one of --workers {args.workers}")
-    for name, path in (("--plot", args.plot), ("--json", args.json)):
-        if path is not None and str(path) != "-" and not (path.parent.is_dir() and os.access(path.parent, os.W_OK)):
-            raise Refusal(f"{name} {path}: {path.parent} is not a directory that can be written to")
-    if args.plot is not None and args.plot.suffix.lower() not in PLOT_SUFFIXES:
-        raise Refusal(f"--plot {args.plot}: the name must end in {', '.join(PLOT_SUFFIXES)}")
+    check_outputs(args)
     return args
-
-
-def _integer(low: int, high: int) -> Callable[[str], int]:
-    def integer(text: str) -> int:
-        value = int(text)
-        if not low <= value <= high:
-            raise argparse.ArgumentTypeError(f"{text} is not from {low} to {high}")
-        return value
-
-    return integer
-
-
-def _number(low: float, high: float) -> Callable[[str], float]:
-    def number(text: str) -> float:
-        value = float(text)
-        if not low <= value <= high:
-            raise argparse.ArgumentTypeError(f"{text} is not from {low:g} to {high:g}")
-        return value
-
-    return number
-
-
-def _check_installed(args: argparse.Namespace) -> None:
-    wanted = [("sklearn", "scikit-learn", ""), ("matplotlib", "matplotlib", ", or pass --no-plot")]
-    for module, package, otherwise in wanted[: 1 if args.plot is None else 2]:
-        if importlib.util.find_spec(module) is None:
-            raise Refusal(f"this demonstration needs {package}: pip install 'fastgd[bench,plot]'{otherwise}")
 
 
 def _usable_rules(args: argparse.Namespace) -> tuple[dict[str, Rule], list[str]]:
@@ -190,7 +148,7 @@ def _demonstrate(args: argparse.Namespace) -> int:
     shares, test = nn.digits(settings.workers, settings.skew, settings.seed)
     alone = replace(settings, workers=settings.workers - settings.byzantine, byzantine=0)
     runs = []
-    with _bar(settings.steps * (1 + len(options) * len(rules))) as bar:
+    with progress(settings.steps * (1 + len(options) * len(rules))) as bar:
         bar.set_description("honest workers alone")
         baseline = train(shares[: alone.workers], test, alone, "none", choice.numpy_mean, "mean", tick=bar.update)
         for attack in options:
@@ -201,45 +159,10 @@ def _demonstrate(args: argparse.Namespace) -> int:
                 except ValueError as error:  # a limit of the rule that only such vectors reach
                     raise Refusal(f"--rule {name} --attack {attack}: {' '.join(str(error).split())}") from error
     text = table(runs, baseline, settings, options, left_out)
-    to_stdout = args.json is not None and str(args.json) == "-"
-    stream = sys.stderr if to_stdout else sys.stdout
-    print(f"{text}\n{len(runs) + 1} trainings in {time.perf_counter() - start:.1f} s", file=stream)
-    if args.json is not None:
-        document = json.dumps(report(runs, baseline, settings, options, args.backend, left_out), indent=2, allow_nan=False)
-        if to_stdout:
-            print(document)
-        else:
-            args.json.write_text(document + "\n")
-            print(f"results written to {args.json}", file=stream)
-    if args.plot is not None:
-        draw(runs, baseline, settings, options, args.plot)
-        print(f"curves drawn in {args.plot}", file=stream)
+    publish(args, f"{text}\n{len(runs) + 1} trainings in {time.perf_counter() - start:.1f} s",
+            report(runs, baseline, settings, options, args.backend, left_out),
+            lambda path: draw(runs, baseline, settings, options, path))
     return 0
-
-
-class _NoBar:
-    """What is used of tqdm's bar, doing nothing."""
-
-    def __enter__(self) -> _NoBar:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def update(self, steps: int) -> None:
-        pass
-
-    def set_description(self, text: str) -> None:
-        pass
-
-
-def _bar(total: int) -> Any:
-    """A progress bar on stderr; none where tqdm is not installed or stderr is no terminal."""
-    try:
-        from tqdm import tqdm
-    except ImportError:
-        return _NoBar()
-    return tqdm(total=total, disable=None, unit="step", leave=False)
 
 
 if __name__ == "__main__":

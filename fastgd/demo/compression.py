@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import argparse
 import contextvars
-import json
 import os
 import sys
 import time
@@ -37,10 +36,10 @@ import fastgd
 from fastgd import compress
 
 from . import network as nn
-from .byzantine import PLOT_SUFFIXES, _bar, _check_installed, _integer, _number, _Parser
-from .results import COLORS, _aligned
+from .command import Parser, add_outputs, check_installed, check_outputs, integer, number, progress, publish
+from .results import COLORS, aligned
 from .rules import Refusal
-from .training import _one_blas_thread
+from .training import one_blas_thread
 
 __all__ = ["METHODS", "Method", "Run", "Settings", "main", "train"]
 
@@ -132,7 +131,7 @@ def train(method: Method, shares: list[nn.Batch], test: nn.Batch, settings: Sett
     workers = [Worker(method, share, settings, rank) for rank, share in enumerate(shares)]
     every, sent = max(1, settings.steps // 40), 0
     run = Run(method, [0], [0], [_loss(network, everything)], 0.0)
-    with _one_blas_thread(), np.errstate(all="ignore"), ThreadPoolExecutor(len(workers)) as pool:  # networks may diverge
+    with one_blas_thread(), np.errstate(all="ignore"), ThreadPoolExecutor(len(workers)) as pool:  # networks may diverge
         for step in range(1, settings.steps + 1):
             tasks = [pool.submit(contextvars.copy_context().run, worker.send, network) for worker in workers]
             payloads = [payload for task in tasks if (payload := task.result()) is not None]
@@ -188,7 +187,7 @@ def table(runs: list[Run], settings: Settings, searched: bool = False) -> str:
             loss = [f"{run.loss[-1]:.4f}", f"{run.loss[-1] / dense.loss[-1]:.1f}"]
         rows.append([run.method.name, "yes" if run.method.feedback else "no", f"{run.method.rate:g}", f"{run.steps[-1]}",
                      f"{run.sent[-1]:,}", f"{run.sent[-1] / max(dense.sent[-1], 1):.1%}", *loss, f"{run.accuracy:.1%}"])
-    lines = _aligned(rows)
+    lines = aligned(rows)
     dealt = {0.0: "alike shares", 1.0: "shares sorted by label"}.get(settings.skew, f"{settings.skew:.0%} of the shares sorted")
     head = (f"{settings.workers} workers, {dealt}, {settings.steps} steps on {settings.batch} digits each, "
             f"seed {settings.seed}; {nn.SIZE:,} parameters")
@@ -243,7 +242,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the demonstration. Returns 0, or 2 after one sentence on stderr saying why it cannot run."""
     try:
         args = _arguments(argv)
-        _check_installed(args)
+        check_installed(args)
         with fastgd.use(backend=args.backend):
             return _demonstrate(args)
     except (Refusal, OSError, fastgd.BackendError) as error:
@@ -253,7 +252,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     default = Settings()
-    parser = _Parser(
+    parser = Parser(
         prog="fastgd demo compression", formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Train a small network on handwritten digits with several workers that send compressed gradients, with "
                     "and\nwithout error feedback, and show what each codec costs and reaches.",
@@ -261,33 +260,26 @@ def _parser() -> argparse.ArgumentParser:
                "Without feedback TopK and Sign are biased: what they drop is lost, and the more so the less alike the workers\n"
                "are (--skew). With it, what is dropped is sent later. QSGD is unbiased and needs none.\n")
     add = parser.add_argument
-    add("--workers", type=_integer(1, 64), default=default.workers, metavar="N", help="(default: %(default)s)")
-    add("--steps", type=_integer(1, 100_000), default=default.steps, metavar="T", help="(default: %(default)s)")
-    add("--seed", type=_integer(0, 2**31), default=default.seed, metavar="S",
+    add("--workers", type=integer(1, 64), default=default.workers, metavar="N", help="(default: %(default)s)")
+    add("--steps", type=integer(1, 100_000), default=default.steps, metavar="T", help="(default: %(default)s)")
+    add("--seed", type=integer(0, 2**31), default=default.seed, metavar="S",
         help="decides shares, start, minibatches and roundings (default: %(default)s)")
-    add("--batch", type=_integer(1, 10_000), default=default.batch, metavar="B",
+    add("--batch", type=integer(1, 10_000), default=default.batch, metavar="B",
         help="digits in a minibatch (default: %(default)s)")
-    add("--skew", type=_number(0.0, 1.0), default=default.skew, metavar="FRACTION",
+    add("--skew", type=number(0.0, 1.0), default=default.skew, metavar="FRACTION",
         help="part of the data that is dealt out sorted by label: 0 alike workers, 1 the most different (default: 1)")
     add("--tune", action="store_true",
         help=f"search each method's step size again under these settings, on seeds {', '.join(map(str, TUNING_SEEDS))}: "
              "twenty times as long")
     add("--backend", choices=("auto", "cpu", "reference"), default=None,
         help="which kernels compress (default: FASTGD_BACKEND, or auto)")
-    add("--plot", type=Path, default=Path("compression.png"), metavar="FILE",
-        help="where to draw the curves: .png, .pdf or .svg (default: %(default)s)")
-    add("--no-plot", dest="plot", action="store_const", const=None, help="draw nothing")
-    add("--json", type=Path, default=None, metavar="FILE", help="also write all results there; - is stdout")
+    add_outputs(parser, "compression.png")
     return parser
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     args = _parser().parse_args(argv)
-    for name, path in (("--plot", args.plot), ("--json", args.json)):
-        if path is not None and str(path) != "-" and not (path.parent.is_dir() and os.access(path.parent, os.W_OK)):
-            raise Refusal(f"{name} {path}: {path.parent} is not a directory that can be written to")
-    if args.plot is not None and args.plot.suffix.lower() not in PLOT_SUFFIXES:
-        raise Refusal(f"--plot {args.plot}: the name must end in {', '.join(PLOT_SUFFIXES)}")
+    check_outputs(args)
     return args
 
 
@@ -297,27 +289,16 @@ def _demonstrate(args: argparse.Namespace) -> int:
     shares, test = nn.digits(settings.workers, settings.skew, settings.seed)
     trials = len(GRID) * sum(seed != settings.seed for seed in TUNING_SEEDS) if args.tune else 0
     runs = []
-    with _bar(settings.steps * len(METHODS) * (1 + trials)) as bar:
+    with progress(settings.steps * len(METHODS) * (1 + trials)) as bar:
         for method in METHODS:
             if args.tune:
                 bar.set_description(f"tuning {method.title}")
                 method = tuned(method, settings, bar.update)
             bar.set_description(method.title)
             runs.append(train(method, shares, test, settings, bar.update))
-    to_stdout = args.json is not None and str(args.json) == "-"
-    stream = sys.stderr if to_stdout else sys.stdout
-    took = time.perf_counter() - start
-    print(f"{table(runs, settings, args.tune)}\n{len(runs) * (1 + trials)} trainings in {took:.1f} s", file=stream)
-    if args.json is not None:
-        document = json.dumps(report(runs, settings, args.backend), indent=2, allow_nan=False)
-        if to_stdout:
-            print(document)
-        else:
-            args.json.write_text(document + "\n")
-            print(f"results written to {args.json}", file=stream)
-    if args.plot is not None:
-        draw(runs, settings, args.plot)
-        print(f"curves drawn in {args.plot}", file=stream)
+    trainings = f"{len(runs) * (1 + trials)} trainings in {time.perf_counter() - start:.1f} s"
+    publish(args, f"{table(runs, settings, args.tune)}\n{trainings}", report(runs, settings, args.backend),
+            lambda path: draw(runs, settings, path))
     return 0
 
 

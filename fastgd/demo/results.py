@@ -64,7 +64,7 @@ def table(runs: list[Run], baseline: Run, settings: Settings, options: dict[str,
     else:
         body = [["attack", *names.values()]]
         body += [[shown, *(cells[attack, name] for name in names)] for attack, shown in attacks.items()]
-    lines = _aligned(body)
+    lines = aligned(body)
     alone = baseline.accuracy[-1]
     head = (f"Test accuracy after {settings.steps} steps: {settings.workers} workers, {settings.byzantine} of them "
             f"attacking, seed {settings.seed}")
@@ -79,7 +79,7 @@ def table(runs: list[Run], baseline: Run, settings: Settings, options: dict[str,
     return "\n".join([head, "", *lines, "", *notes, *(f"Left out: {reason}." for reason in left_out)])
 
 
-def _aligned(rows: list[list[str]]) -> list[str]:
+def aligned(rows: list[list[str]]) -> list[str]:
     """Rows of cells as lines, the first of them underlined; in several tables below each other where one is too wide."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines: list[str] = []

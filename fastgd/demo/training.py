@@ -80,7 +80,7 @@ def gradients(workers: int = 15, seed: int = 0) -> np.ndarray:
     """
     shares, _ = nn.digits(count(workers, "workers", 1, 200), seed=seed)
     network, rng = nn.initial(seed), np.random.default_rng(seed)
-    with _one_blas_thread():
+    with one_blas_thread():
         for _ in range(20):
             sent = _gradients(network, shares, 32, rng)
             _descend(network, numpy_mean([nn.layers(row) for row in sent], 0), 0.5)
@@ -100,7 +100,7 @@ def train(shares: list[nn.Batch], test: nn.Batch, settings: Settings, attack: st
     momentum = np.zeros((n, nn.SIZE), np.float32)
     every = max(1, settings.steps // 50)
     run = Run(attack, name, [0], [nn.accuracy(network, test)], None)
-    with _one_blas_thread(), np.errstate(all="ignore"):  # a network under attack overflows, and that is the point
+    with one_blas_thread(), np.errstate(all="ignore"):  # a network under attack overflows, and that is the point
         for step in range(1, settings.steps + 1):
             momentum *= settings.momentum
             momentum += (1.0 - settings.momentum) * _gradients(network, shares, settings.batch, rng)
@@ -140,7 +140,7 @@ def _sender(attack: str, rule: Rule, options: dict[str, Any], seed: int) -> Call
     return None if function is None else lambda honest, f, step: function(honest, f, **options)
 
 
-def _one_blas_thread() -> Any:
+def one_blas_thread() -> Any:
     """The matrix products here are too small for more: on a busy machine threads only wait for each other."""
     from threadpoolctl import threadpool_limits  # scikit-learn needs it, so it is there
 
