@@ -95,7 +95,7 @@ def test_table(run):
     for problem in tails.PROBLEMS:
         assert sum(line.startswith(f"{problem}  ") for line in lines) == 1
     assert sum(method.name in line for line in lines[4:14] for method in tails.METHODS) == COUNT
-    assert [line.split()[-1] for line in lines[4:14] if " SGD " in line] == ["1.00x"] * 3
+    assert [line.split()[-1] for line in lines[4:14] if " SGD " in line] == ["1.00"] * 3
 
 
 def numbers(text):

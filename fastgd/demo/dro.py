@@ -24,7 +24,6 @@ Sagawa, Koh, Hashimoto, Liang: Distributionally Robust Neural Networks for Group
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import time
@@ -37,11 +36,11 @@ import numpy as np
 
 import fastgd
 
-from .byzantine import PLOT_SUFFIXES, _bar, _check_installed, _integer, _Parser
-from .results import COLORS, DASHES, _aligned
+from .command import Parser, add_outputs, check_installed, check_outputs, integer, progress, publish
+from .results import COLORS, DASHES, aligned
 from .rules import Refusal
 from .tails import GRID, METHODS, PROBLEMS, RARE, TUNING_SEEDS, Method, Run, Settings, data, train, tuned
-from .training import _one_blas_thread
+from .training import one_blas_thread
 
 __all__ = ["main"]
 
@@ -70,21 +69,21 @@ class Outcome(NamedTuple):
 
 def table(outcomes: list[Outcome], settings: Settings, searched: bool = False) -> str:
     """What each method reached, and what a step of it takes."""
-    rows = [["problem", "method", "step size", "mean loss", "worst 10 %", "vs SGD", "training", "worst class", "a step",
-             "vs SGD"]]
+    rows = [["problem", "method", "step size", "mean loss", "worst 10 %", "x SGD", "training", "worst class", "a step",
+             "x SGD"]]
     for one in outcomes:
         plain = next(other for other in outcomes if other.problem == one.problem)  # SGD comes first
         name = one.problem if one is plain else ""
         rows.append([name, one.method.name, f"{one.rate:g}", f"{one.mean('mean'):.3f}", f"{one.mean('tail'):.3f}",
-                     f"{one.mean('tail') / plain.mean('tail') - 1:+.0%}", f"{one.mean('train_tail'):.3f}",
-                     f"{one.mean('worst'):.1%}", f"{one.seconds * 1e6:.0f} µs", f"{one.seconds / plain.seconds:.2f}x"])
+                     f"{one.mean('tail') / plain.mean('tail'):.2f}", f"{one.mean('train_tail'):.3f}",
+                     f"{one.mean('worst'):.1%}", f"{one.seconds * 1e6:.0f} µs", f"{one.seconds / plain.seconds:.2f}"])
     head = (f"{settings.steps} steps on batches of {settings.batch}, means over {settings.seeds} splits; "
             f"radius {settings.radius:g}, floor {settings.floor:g}")
     notes = ["mean loss, worst 10 %: of the examples held out, the mean of all and of the tenth with the largest losses;",
              "training: the latter of the training examples. worst class: accuracy held out, in the class where it is least.",
              "Each step size is the best of 0.003, 0.01, .. 3 for the worst 10 %, SGD's too, found on other splits"
              + (" under these settings." if searched else ".")]
-    return "\n".join([head, "", *_aligned(rows), "", *notes])
+    return "\n".join([head, "", *aligned(rows), "", *notes])
 
 
 def report(outcomes: list[Outcome], settings: Settings, backend: str | None) -> dict[str, Any]:
@@ -150,8 +149,9 @@ def _bars(axes: Any, own: list[Outcome], styles: dict[str, Any]) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the demonstration. Returns 0, or 2 after one sentence on stderr saying why it cannot run."""
     try:
-        args = _arguments(argv)
-        _check_installed(args)
+        args = _parser().parse_args(argv)
+        check_outputs(args)
+        check_installed(args)
         with fastgd.use(backend=args.backend):
             return _demonstrate(args)
     except (Refusal, OSError, fastgd.BackendError) as error:
@@ -161,38 +161,25 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     default = Settings()
-    parser = _Parser(
+    parser = Parser(
         prog="fastgd demo dro", formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Train linear models on real data with draws that are uniform and with draws that follow the losses, and "
                     "show\nwhat the worst-off examples gain by it and what a step costs.",
         epilog="methods: SGD (uniform), DRO chi-squared and DRO KL (fastgd.dro.DROSampler), group DRO\n"
                "(fastgd.dro.group_weights; only where one of ten digits is rare in the training set).\n")
     add = parser.add_argument
-    add("--steps", type=_integer(1, 100_000), default=default.steps, metavar="T", help="(default: %(default)s)")
-    add("--batch", type=_integer(1, 10_000), default=default.batch, metavar="B",
+    add("--steps", type=integer(1, 100_000), default=default.steps, metavar="T", help="(default: %(default)s)")
+    add("--batch", type=integer(1, 10_000), default=default.batch, metavar="B",
         help="examples of a step (default: %(default)s)")
-    add("--seeds", type=_integer(1, 100), default=default.seeds, metavar="K",
+    add("--seeds", type=integer(1, 100), default=default.seeds, metavar="K",
         help="splits into training and held-out examples, seeds 0 to K - 1 (default: %(default)s)")
     add("--tune", action="store_true",
         help=f"search each step size again under these settings, on splits of the seeds {', '.join(map(str, TUNING_SEEDS))}: "
              "about five times as long")
     add("--backend", choices=("auto", "cpu", "reference"), default=None,
         help="which kernels draw and project (default: FASTGD_BACKEND, or auto)")
-    add("--plot", type=Path, default=Path("dro.png"), metavar="FILE",
-        help="where to draw the curves: .png, .pdf or .svg (default: %(default)s)")
-    add("--no-plot", dest="plot", action="store_const", const=None, help="draw nothing")
-    add("--json", type=Path, default=None, metavar="FILE", help="also write all results there; - is stdout")
+    add_outputs(parser, "dro.png")
     return parser
-
-
-def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    args = _parser().parse_args(argv)
-    for name, path in (("--plot", args.plot), ("--json", args.json)):
-        if path is not None and str(path) != "-" and not (path.parent.is_dir() and os.access(path.parent, os.W_OK)):
-            raise Refusal(f"{name} {path}: {path.parent} is not a directory that can be written to")
-    if args.plot is not None and args.plot.suffix.lower() not in PLOT_SUFFIXES:
-        raise Refusal(f"--plot {args.plot}: the name must end in {', '.join(PLOT_SUFFIXES)}")
-    return args
 
 
 def _demonstrate(args: argparse.Namespace) -> int:
@@ -201,7 +188,7 @@ def _demonstrate(args: argparse.Namespace) -> int:
     pairs = [(problem, method, method.rates[problem]) for problem in PROBLEMS for method in METHODS if problem in method.rates]
     outcomes = []
     trials = len(GRID) * len(TUNING_SEEDS) if args.tune else 0
-    with _one_blas_thread(), _bar(settings.steps * len(pairs) * (settings.seeds + trials)) as bar:
+    with one_blas_thread(), progress(settings.steps * len(pairs) * (settings.seeds + trials)) as bar:
         for problem, method, rate in pairs:
             if args.tune:
                 bar.set_description(f"tuning {problem} / {method.name}")
@@ -212,20 +199,9 @@ def _demonstrate(args: argparse.Namespace) -> int:
             for one in outcomes:
                 bar.set_description(f"{one.problem} / {one.method.name}")
                 one.runs.append(train(one.method, one.rate, splits[one.problem], settings, seed, bar.update))
-    to_stdout = args.json is not None and str(args.json) == "-"
-    stream = sys.stderr if to_stdout else sys.stdout
-    took, trainings = time.perf_counter() - start, len(pairs) * (settings.seeds + trials)
-    print(f"{table(outcomes, settings, args.tune)}\n{trainings} trainings in {took:.1f} s", file=stream)
-    if args.json is not None:
-        document = json.dumps(report(outcomes, settings, args.backend), indent=2, allow_nan=False)
-        if to_stdout:
-            print(document)
-        else:
-            args.json.write_text(document + "\n")
-            print(f"results written to {args.json}", file=stream)
-    if args.plot is not None:
-        draw(outcomes, settings, args.plot)
-        print(f"curves drawn in {args.plot}", file=stream)
+    trainings = f"{len(pairs) * (settings.seeds + trials)} trainings in {time.perf_counter() - start:.1f} s"
+    publish(args, f"{table(outcomes, settings, args.tune)}\n{trainings}", report(outcomes, settings, args.backend),
+            lambda path: draw(outcomes, settings, path))
     return 0
 
 

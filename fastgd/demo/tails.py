@@ -48,7 +48,7 @@ METHODS = (
     Method("SGD", "uniform", dict(zip(PROBLEMS, (0.01, 1.0, 1.0), strict=True))),
     Method("DRO chi-squared", "chi2", dict(zip(PROBLEMS, (0.01, 1.0, 0.3), strict=True)), 10.0),
     Method("DRO KL", "kl", dict(zip(PROBLEMS, (0.01, 1.0, 1.0), strict=True)), 50.0),
-    Method("group DRO", "group", {PROBLEMS[2]: 1.0}, 0.1),
+    Method("group DRO", "group", {PROBLEMS[2]: 1.0}, 0.01),
 )
 
 
