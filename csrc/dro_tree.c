@@ -191,7 +191,7 @@ double fgd_tree_sum(const fgd_tree *t, int64_t lo, int64_t hi)
     for (int64_t level = 0; lo < hi; level++) {
         const double *x = t->data + t->first[level];
         double before = 0.0;
-        if (level == t->levels - 1 || lo >> 3 == hi >> 3) {
+        if (lo >> 3 == (hi - 1) >> 3) {
             for (; lo < hi; lo++)
                 before += x[lo];
             return left + (before + right);
@@ -273,7 +273,9 @@ int64_t fgd_tree_sample_distinct(const fgd_tree *t, uint64_t seed, uint64_t draw
         t->data[leaf] = 0.0;
         fgd_tree_raise(t, leaf);
     }
-    fgd_tree_write(t, found, out, old);
+    fgd_tree same = *t;
+    same.extremes = NULL; /* no weight has changed for them */
+    fgd_tree_write(&same, found, out, old);
     free(old);
     return found;
 }

@@ -110,14 +110,16 @@ class Tree:
     def sum(self, lo: int, hi: int) -> float:
         """Level by level: behind `lo` from left to right, before `hi` likewise with the sum of the levels below last."""
         left = right = 0.0
-        for level in self._levels[:-1]:
-            if lo // 8 == hi // 8:
+        for level in self._levels:
+            if lo == hi:
+                break
+            if lo // 8 == (hi - 1) // 8:
                 return left + (block_sum(level[lo:hi]) + right)
             while lo % 8:
                 left, lo = left + float(level[lo]), lo + 1
             right = block_sum(level[hi // 8 * 8 : hi]) + right
             lo, hi = lo // 8, hi // 8
-        return left + (block_sum(self._levels[-1][lo:hi]) + right)
+        return left + right
 
     def find(self, mass: np.ndarray) -> np.ndarray | None:
         """None where a mass is outside [0, total)."""

@@ -187,8 +187,8 @@ class SumTree:
     def extremes(self) -> tuple[float, float]:
         """The smallest positive and the largest weight; (inf, 0.0) where all are 0.
 
-        Cost: O(1) as long as changes leave one of the smallest and one of the largest weights (they are counted from the first
-        call on), else one read of all weights: less than once in n / k batches of k random changes.
+        Cost: O(1) while one of the smallest and one of the largest weights is left, which changes count from the first call
+        on; else one read of all weights. A batch of k random changes removes the last one with probability about 2 k / n.
         """
         return self._tree.extremes()
 
