@@ -305,6 +305,30 @@ void fgd_chi2_probability(const fgd_chi2 *w, int64_t count, const int64_t *index
 double fgd_chi2_divergence(const fgd_chi2 *w);
 void fgd_chi2_restore(fgd_chi2 *w, int64_t active, const int32_t *item, const double *key); /* onto zeroed arrays */
 
+typedef struct {
+    fgd_player own;
+    double radius;
+    double log_v, a, s;       /* log p_i = log_v + a (z_i - s) for active elements, log_v on the floor */
+    int64_t active;
+    double *z;                /* 0 on the floor */
+    int32_t *item, *slot;     /* the active elements bin by bin; 1 + where element i is there, 0 on the floor */
+    double width;             /* bin b has width (base + b) <= z < width (base + b + 1), bin 0 all below that too; none beyond `top` */
+    int64_t base, top;
+    int64_t heaped;           /* this bin, the lowest one in use, is a heap, smallest z first; -1: none is */
+    int64_t start[514];       /* bin b: slots start[b] .. start[b + 1] - 1 */
+    int64_t taken[513];       /* elements taken out of a bin since its moments were made anew */
+    double moment[513][16];   /* of a bin: sum of tau^j, z = width (base + b + tau). Not kept for bin 0 where base > 0 */
+    double share[514];        /* for draws: v n, then that plus bounds on the bins' weights, one after the other */
+    double ceiling[513];      /* for draws: the bound on an element's weight, of each bin */
+} fgd_kl;
+
+void fgd_kl_start(fgd_kl *w); /* p is uniform; the arrays are zeroed */
+int64_t fgd_kl_update(fgd_kl *w, int64_t count, const int64_t *index, const double *loss);
+void fgd_kl_sample(fgd_kl *w, int64_t count, int64_t *out);
+void fgd_kl_probability(const fgd_kl *w, int64_t count, const int64_t *index, double *out);
+double fgd_kl_divergence(const fgd_kl *w);
+void fgd_kl_restore(fgd_kl *w); /* `slot` from the rest, onto zeros, and what draws need */
+
 /* ---- dro: uncertainty sets (csrc/dro_sets.c). The caller fills the first part; passes and folds alternate. */
 typedef struct {
     const char *z;            /* n losses, or the vector to project */

@@ -29,11 +29,12 @@ rho is n R.
 from .._dispatch import register
 
 register("dro", ("tree",), ("cpu", "reference"), ("float64",), folder="tree")
-register("dro", ("chi2", "kl"), ("cpu", "reference"), ("float64",), folder="sampler")
+register("dro", ("chi2", "kl", "cressie_read"), ("cpu", "reference"), ("float64",), folder="sampler")
 register("dro", ("linear",), ("cpu", "cuda", "reference"), ("float32", "float64"), folder="sets")
 register("dro", ("tilted", "capped", "quantile", "power"), ("cpu", "reference"), ("float32", "float64"), folder="sets")
 
-from .sets.sets import project, worst_case  # noqa: E402  (the rows above must stand in the table first)
+from .sampler.sampler import DROSampler  # noqa: E402  (the rows above must stand in the table first)
+from .sets.sets import project, worst_case  # noqa: E402
 from .tree.sumtree import SumTree  # noqa: E402
 
-__all__ = ["SumTree", "project", "worst_case"]
+__all__ = ["DROSampler", "SumTree", "project", "worst_case"]

@@ -1,39 +1,40 @@
 """The CPU kernels' front: holds csrc/dro_chi2.c's and csrc/dro_kl.c's structs and their memory. Classes as in `reference.py`.
 
-`power` is the reference's class: other exponents than those two have no C kernel, and the NumPy path is the one there is.
+`cressie_read` is the reference's class: other exponents than those two have no C kernel, and the NumPy path is the one there is.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from ..._native import ffi, lib
-from .reference import power
+from .reference import cressie_read
 
-__all__ = ["chi2", "kl", "power"]
+__all__ = ["chi2", "cressie_read", "kl"]
 
 _INDEX, _DOUBLE, _INT = ffi.typeof("int64_t[]"), ffi.typeof("double[]"), ffi.typeof("int32_t[]")
 _from_buffer = ffi.from_buffer
 
 
 class _Player:
-    """A struct whose arrays Python owns; `_keep` holds them."""
+    """A struct whose arrays Python owns. Its state is its numbers and, for the active elements, what they are and their z."""
 
-    _NUMBERS: tuple[str, ...]  # the struct's own numbers, all of the state but arrays
-    _name: str
+    backend = "cpu"
+    _type: str
+    _functions: tuple[Any, Any, Any]
+    _numbers: tuple[str, ...]
 
     def __init__(self, n: int, radius: float, floor: float, step_size: float, seed: int, exponent: float) -> None:
         self._arguments = (n, radius, floor, step_size, seed, exponent)
-        self._w = w = ffi.new(f"fgd_{self._name} *")
-        own = w.own
-        own.n, own.floor, own.step_size, own.seed = n, floor, step_size, seed
-        own.fixed = n == 1 or 2.0 * radius * n < 2.0**-110  # no n p_i differs from 1 by a rounding error then
         self._n = n
-        self._update, self._sample = getattr(lib, f"fgd_{self._name}_update"), getattr(lib, f"fgd_{self._name}_sample")
-        self._probability = getattr(lib, f"fgd_{self._name}_probability")
         self._keep: list[Any] = []
+        self._w = w = ffi.new(self._type)
+        w.own.n, w.own.floor, w.own.step_size, w.own.seed = n, floor, step_size, seed
+        w.own.fixed = n == 1 or 2.0 * radius * n < 2.0**-110  # no n p_i differs from 1 by a rounding error then
+        self._update, self._sample, self._probability = self._functions
         self._start(radius)
 
     def _start(self, radius: float) -> None:
@@ -69,10 +70,58 @@ class _Player:
         self._probability(self._w, self._n, ffi.NULL, _from_buffer(_DOUBLE, out))
         return out
 
+    def state(self) -> dict[str, Any]:
+        item = _copied(self._w.item, self._w.active, np.int32)
+        return {"drawn": self._w.own.drawn, **{name: getattr(self._w, name) for name in self._numbers}, "item": item,
+                "z": self._z(item)}
+
+    def restored(self, state: Mapping[str, Any]) -> _Player:
+        """Another one of the same arguments in that state; ValueError where it is none."""
+        other = type(self)(*self._arguments)
+        w = other._w
+        w.own.drawn = state["drawn"]
+        for name in self._numbers:
+            setattr(w, name, state[name])
+        item, z = _array(state, "item", np.int32), _array(state, "z", np.float64)
+        if not all(np.isfinite(getattr(w, name)) for name in self._numbers) or w.a <= 0.0 or w.s < 0.0:
+            raise ValueError("numbers")
+        if not (len(item) == len(z) == w.active and len(np.unique(item)) == len(item)):
+            raise ValueError("item and z")
+        if len(item) and (item.min() < 0 or item.max() >= self._n or not np.isfinite(z).all() or z.min() <= w.s):
+            raise ValueError("item and z")
+        other._fill(state, item, z)
+        return other
+
+    def _z(self, item: np.ndarray) -> np.ndarray:
+        raise NotImplementedError
+
+    def _fill(self, state: Mapping[str, Any], item: np.ndarray, z: np.ndarray) -> None:
+        raise NotImplementedError
+
+
+def _copied(pointer: Any, size: int, dtype: Any) -> np.ndarray:
+    """`size` numbers from there on."""
+    out = np.empty(size, dtype)
+    ffi.memmove(_from_buffer(out), pointer, out.nbytes)
+    return out
+
+
+def _array(state: Mapping[str, Any], name: str, dtype: Any, ndim: int = 1) -> np.ndarray:
+    array = np.array(state[name])
+    if array.dtype != dtype or array.ndim != ndim:
+        raise ValueError(name)
+    return array
+
+
+def _heaped(z: np.ndarray, children: int) -> bool:
+    """Whether no element is smaller than its parent."""
+    return bool((z[1:] >= z[np.arange(len(z) - 1) // children]).all())
+
 
 class chi2(_Player):
-    _NUMBERS = ("v", "a", "s", "sum", "square", "active", "age")
-    _name = "chi2"
+    _type = "fgd_chi2 *"
+    _functions = (lib.fgd_chi2_update, lib.fgd_chi2_sample, lib.fgd_chi2_probability)
+    _numbers = ("v", "a", "s", "sum", "square", "active", "age")
 
     def _start(self, radius: float) -> None:
         w, n = self._w, self._n
@@ -86,3 +135,64 @@ class chi2(_Player):
 
     def divergence(self) -> float:
         return lib.fgd_chi2_divergence(self._w)
+
+    def _z(self, item: np.ndarray) -> np.ndarray:
+        return _copied(self._w.key, len(item), np.float64)
+
+    def _fill(self, state: Mapping[str, Any], item: np.ndarray, z: np.ndarray) -> None:
+        if not _heaped(z, 8):
+            raise ValueError("z")
+        lib.fgd_chi2_restore(self._w, len(item), _from_buffer(_INT, item), _from_buffer(_DOUBLE, z))
+
+
+class kl(_Player):
+    _type = "fgd_kl *"
+    _functions = (lib.fgd_kl_update, lib.fgd_kl_sample, lib.fgd_kl_probability)
+    _numbers = ("log_v", "a", "s", "active", "width", "base", "top", "heaped")
+
+    def _start(self, radius: float) -> None:
+        w, n = self._w, self._n
+        w.radius = radius
+        w.z = self._zeros(n, np.float64, _DOUBLE)
+        w.item, w.slot = self._zeros(n, np.int32, _INT), self._zeros(n, np.int32, _INT)
+        lib.fgd_kl_start(w)
+
+    def divergence(self) -> float:
+        return lib.fgd_kl_divergence(self._w)
+
+    def _views(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Of z, and of the bins in use: where they start, elements taken out, moments."""
+        w = self._w
+        bins = w.top + 1
+        return (np.frombuffer(ffi.buffer(w.z, 8 * self._n)), np.frombuffer(ffi.buffer(w.start), np.int64)[: bins + 1],
+                np.frombuffer(ffi.buffer(w.taken), np.int64)[:bins], np.frombuffer(ffi.buffer(w.moment)).reshape(-1, 16)[:bins])
+
+    def state(self) -> dict[str, Any]:
+        _, start, taken, moment = self._views()
+        return {**super().state(), "start": start.copy(), "taken": taken.copy(), "moment": moment.copy()}
+
+    def _z(self, item: np.ndarray) -> np.ndarray:
+        return self._views()[0][item]
+
+    def _fill(self, state: Mapping[str, Any], item: np.ndarray, z: np.ndarray) -> None:
+        w = self._w
+        arrays = [_array(state, name, dtype, ndim)
+                  for name, dtype, ndim in (("start", np.int64, 1), ("taken", np.int64, 1), ("moment", np.float64, 2))]
+        if not (0 <= w.top < 512 and w.base >= 0 and w.width > 0.0 and -1 <= w.heaped <= w.top):
+            raise ValueError("bins")
+        views = self._views()
+        if any(array.shape != view.shape for array, view in zip(arrays, views[1:], strict=True)):
+            raise ValueError("start, taken and moment")
+        start, taken, moment = arrays
+        size = np.diff(start)
+        if start[0] != 0 or start[-1] != len(item) or size.min() < 0 or taken.min() < 0 or not np.isfinite(moment).all():
+            raise ValueError("start, taken and moment")
+        if (np.maximum((z / w.width).astype(np.int64) - w.base, 0) != np.repeat(np.arange(len(size)), size)).any():
+            raise ValueError("start")
+        if w.heaped >= 0 and not (start[w.heaped] == 0 and size[w.heaped] > 0 and _heaped(z[: size[w.heaped]], 4)):
+            raise ValueError("heaped")
+        views[0][item] = z
+        for array, view in zip(arrays, views[1:], strict=True):
+            view[...] = array
+        ffi.memmove(w.item, _from_buffer(item), item.nbytes)
+        lib.fgd_kl_restore(w)

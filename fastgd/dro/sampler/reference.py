@@ -12,7 +12,7 @@ Cost of a step: O(n log n) for the first two, some hundred passes over n numbers
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -39,10 +39,10 @@ def _root(f: Callable[[float], float], low: float, high: float) -> float:
             if high - low > 0.25 * width:
                 x = 0.5 * (low + high)
             width = high - low
-        margin = 0.25 * np.spacing(abs(high)) + 1e-17 * (high - low)
-        x = min(max(x, low + margin), high - margin)
-        if not low < x < high:
+        margin = float(np.spacing(max(abs(low), abs(high))))
+        if high - low <= 2.0 * margin:
             break
+        x = min(max(x, low + margin), high - margin)
         value = f(x)
         if value == 0.0:
             return x
@@ -58,8 +58,11 @@ def _root(f: Callable[[float], float], low: float, high: float) -> float:
 class _Sampler:
     """What the three divergences share. `_t` is n p."""
 
+    backend = "reference"
+
     def __init__(self, n: int, radius: float, floor: float, step_size: float, seed: int, exponent: float) -> None:
-        self.n, self.radius, self.floor, self.step_size, self.seed, self.exponent = n, radius, floor, step_size, seed, exponent
+        self.arguments = (n, radius, floor, step_size, seed, exponent)
+        self.n, self.radius, self.floor, self.step_size, self.seed, self.exponent = self.arguments
         self.drawn = 0
         self._fixed = n == 1 or 2.0 * radius * n < _TINY
         self._t = np.ones(n)
@@ -100,8 +103,13 @@ class _Sampler:
     def state(self) -> dict[str, Any]:
         return {"t": self._t.copy(), "drawn": self.drawn}
 
-    def restore(self, state: dict[str, Any]) -> None:
-        self._t, self.drawn = np.array(state["t"], np.float64), int(state["drawn"])
+    def restored(self, state: Mapping[str, Any]) -> Any:
+        """Another one of the same arguments in that state; ValueError where it is none."""
+        other = type(self)(*self.arguments)
+        other._t, other.drawn = np.array(state["t"], np.float64), int(state["drawn"])
+        if other._t.shape != (self.n,) or not (np.isfinite(other._t).all() and other._t.min() >= 0.0) or other.drawn < 0:
+            raise ValueError("t and drawn")
+        return other
 
     def _moved(self, gain: np.ndarray) -> np.ndarray:
         """The mirror step, in the coordinates that `_project` takes."""
@@ -203,12 +211,14 @@ class kl(_Sampler):
         kept = np.flatnonzero(scaled + log_c > bottom)[-1]
         return np.maximum(gamma * (x - top) + log_c[kept], bottom)
 
-    def restore(self, state: dict[str, Any]) -> None:
-        super().restore(state)
-        self._logs = np.array(state["logs"], np.float64)
-
     def state(self) -> dict[str, Any]:
-        return {**super().state(), "logs": self._logs.copy()}
+        return {"logs": self._logs.copy(), "drawn": self.drawn}
+
+    def restored(self, state: Mapping[str, Any]) -> kl:
+        logs = np.array(state["logs"], np.float64)
+        other = super().restored({"t": np.exp(logs), "drawn": state["drawn"]})
+        other._logs = logs
+        return other
 
 
 def _divergence_of_logs(x: np.ndarray) -> float:
@@ -219,7 +229,7 @@ def _divergence_of_logs(x: np.ndarray) -> float:
 # ---------------------------------------------------------------------------------------------------- any exponent
 
 
-class power(_Sampler):
+class cressie_read(_Sampler):
     """In u = t^(k-1): t <- max(delta, (c (u - theta))_+^(1/(k-1))), 0 < c <= 1."""
 
     def _moved(self, gain: np.ndarray) -> np.ndarray:

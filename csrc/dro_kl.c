@@ -1,0 +1,348 @@
+/* The Kullback-Leibler sampler: draws from p and entropic mirror steps on p, p in a KL ball around the uniform distribution.
+ *
+ * Formula: p_i = exp(log_v + x_i), x_i = a (z_i - s) for the active elements and 0 for all others, which are said to be on the
+ *          floor. A step adds gains >= 0 to some x_i, then p <- max(delta / n, C p^gamma), 0 < gamma <= 1: gamma is 1 if that is in
+ *          the ball, and else where D = R. gamma and C for a superset of those above delta / n: the others have delta / n. Whatever
+ *          they put at or below delta / n is there in the end too (two such curves with one sum and one entropy cross once, so
+ *          fewer elements above means a smaller gamma). Start with everything; drop the floor, then the smallest elements.
+ *          D needs sums of e^(gamma x), x e^(gamma x), x^2 e^(gamma x): Taylor's series about each bin's lower edge, whose
+ *          coefficients are the bin's moments. Bins are at most 1/2 wide in x: what 14 terms leave out is below 1e-15.
+ * Cost:    a projection is some Newton steps of 50 operations a bin, whatever n is; an element is looked at again only when it
+ *          joins the floor, or once in 60 doublings of the bins' width. Draws: O(1), rejection within a bin, 1.65 tries at most.
+ * Order:   bins ascending. Plain C and own exponentials: every machine gives the same bits.
+ */
+#include "dro_bins.h"
+#include "dro_exp.h"
+
+enum { GROUP = 64, AHEAD = 12 };
+enum { REFUSED_INDEX = 1, REFUSED_LOSS, REFUSED_ZERO };
+
+static const double FGD_BIN = 0.5;                       /* largest width of a bin in x */
+static const double FGD_RANGE = 2000.0, FGD_KEPT = 1500.0; /* x beyond the first: all below the second from the top join the floor */
+static const double FGD_CAP = 50.0;                      /* of a gain */
+
+/* What one gamma gives. */
+typedef struct {
+    double log_c;      /* p_i = exp(log_c + gamma x_i) above the floor */
+    double divergence, slope; /* D and dD / d gamma */
+} fgd_tilt;
+
+/* `whole`: the elements on the floor are free too; else they have delta / n each. */
+static fgd_tilt fgd_tilted(const fgd_kl *w, int whole, double gamma)
+{
+    double n = (double)w->own.n, m = (double)w->active, step = w->a * w->width, y = gamma * step, c[FGD_MOMENTS - 2] = {1.0};
+    for (int j = 1; j < FGD_MOMENTS - 2; j++)
+        c[j] = c[j - 1] * y / (double)j;
+    double highest = gamma * w->a * (fgd_bin_edge(w, w->top + 1) - w->s), shift = highest > 30.0 ? highest : 0.0;
+    double beyond = 0.0, t0 = 0.0, t1 = 0.0, t2 = 0.0; /* of the active elements; `beyond`: sum of e^(gamma x) - 1 */
+    for (int64_t bin = w->base > 0; bin <= w->top; bin++) {
+        const double *moment = w->moment[bin];
+        if (fgd_bin_size(w, bin) == 0)
+            continue;
+        double p0 = 0.0, p1 = 0.0, p2 = 0.0, x = w->a * (fgd_bin_edge(w, bin) - w->s), e = fgd_exp(gamma * x - shift);
+        for (int j = FGD_MOMENTS - 3; j > 0; j--) { /* small terms first */
+            p0 += c[j] * moment[j];
+            p1 += c[j] * moment[j + 1];
+            p2 += c[j] * moment[j + 2];
+        }
+        double count = (double)fgd_bin_size(w, bin);
+        beyond += e * p0 + fgd_expm1(gamma * x - shift) * count;
+        p0 += count;
+        p1 += moment[1];
+        p2 += moment[2];
+        t0 += e * p0;
+        t1 += e * (x * p0 + step * p1);
+        t2 += e * (x * x * p0 + 2.0 * x * step * p1 + step * step * p2);
+    }
+    fgd_tilt t;
+    if (whole) {
+        double e = fgd_exp(-shift);
+        t0 += (n - m) * e;
+        double mean = t1 / t0, log_mean = shift == 0.0 ? fgd_log1p(beyond / n) : fgd_log(t0 / n) + shift;
+        t.log_c = -fgd_log(n) - log_mean;
+        t.divergence = gamma * mean - log_mean;
+        t.slope = gamma * (t2 / t0 - mean * mean);
+    } else {
+        double floors = (n - m) * (w->own.floor / n), mass = 1.0 - floors, mean = t1 / t0;
+        t.log_c = fgd_log(mass / t0) - shift;
+        t.divergence = mass * (fgd_log(n) + t.log_c + gamma * mean) + floors * fgd_log(w->own.floor);
+        t.slope = mass * gamma * (t2 / t0 - mean * mean);
+    }
+    return t;
+}
+
+/* z becomes a z, s 0 and a 1; elements that cannot be told from the floor join it; all bins are made anew. */
+static void fgd_kl_rebuild(fgd_kl *w, double width)
+{
+    int64_t old = w->active;
+    double a = w->a, s = w->s, range = a * (fgd_bin_edge(w, w->top + 1) - s), cut = range > FGD_RANGE ? range - FGD_KEPT : 0.0;
+    w->log_v += cut;
+    w->a = 1.0;
+    w->s = 0.0;
+    w->width = width;
+    w->active = w->base = w->top = 0;
+    w->heaped = -1;
+    w->start[0] = w->start[1] = 0;
+    fgd_bin_measure(w, 0);
+    for (int64_t k = 0; k < old; k++) { /* those already placed fill no slot that is still to be read */
+        int32_t item = w->item[k];
+        double z = a * (w->z[item] - s) - cut;
+        w->slot[item] = 0;
+        w->z[item] = 0.0;
+        if (z > 0x1p-60)
+            fgd_bin_add(w, item, z);
+    }
+}
+
+/* gamma with D = R, or 1 where D <= R there. Newton's method for log D as a function of log gamma, which is nearly a line, kept
+ * between bounds; `gamma` is where to start. */
+static double fgd_kl_solve(fgd_kl *w, int whole, double gamma, fgd_tilt *t)
+{
+    double low = 0.0, high = 2.0, last = INFINITY; /* 2: nothing is known of 1 yet */
+    for (int step = 0; step < 200; step++) {
+        double y = gamma * w->a * w->width;
+        if (y > FGD_BIN || (w->base > 0 && y < 0.25 * FGD_BIN)) /* too wide for the series; or the lowest bin would count */
+            fgd_kl_rebuild(w, FGD_BIN / gamma);
+        *t = fgd_tilted(w, whole, gamma);
+        if (t->divergence <= w->radius && gamma == 1.0)
+            break;
+        if (t->divergence <= w->radius)
+            low = gamma;
+        else
+            high = gamma;
+        double ratio = fgd_log(FGD_MAX(t->divergence, 0.0) / w->radius);
+        double by = gamma * fgd_expm1(-ratio * t->divergence / (gamma * t->slope)), next = gamma + by, size = fabs(by);
+        if (size <= 0x1p-52 * gamma || (step > 3 && size < 1e-9 * gamma && size >= 0.5 * last))
+            break;
+        last = size;
+        if (high == 2.0 && next >= 1.0)
+            next = 1.0;
+        gamma = next > low && next < high ? next : 0.5 * (low + FGD_MIN(high, 1.0));
+    }
+    return gamma;
+}
+
+/* All active elements with z <= cut join the floor; how many there were. */
+static int64_t fgd_kl_drop(fgd_kl *w, double cut)
+{
+    int64_t before = w->active;
+    for (int64_t bin = 0; bin <= w->top; bin++) {
+        if (bin > 0 && fgd_bin_edge(w, bin) > cut)
+            break;
+        int all = fgd_bin_edge(w, bin + 1) <= cut;
+        if (!all && w->heaped != bin && fgd_bin_size(w, bin) > 0)
+            fgd_bin_heap(w, bin);
+        while (fgd_bin_size(w, bin) > 0 && (all || w->z[w->item[0]] <= cut))
+            fgd_bin_drop(w, bin, all ? w->start[bin + 1] - 1 : 0);
+        if (fgd_bin_size(w, bin) > 0)
+            break;
+    }
+    return before - w->active;
+}
+
+static void fgd_kl_project(fgd_kl *w)
+{
+    double log_floor = fgd_log(w->own.floor) - fgd_log((double)w->own.n), gamma = 1.0;
+    for (int whole = 1;;) {
+        fgd_tilt t;
+        gamma = fgd_kl_solve(w, whole, gamma, &t);
+        if (whole && t.log_c <= log_floor && w->active > 0) {
+            whole = 0;
+            continue;
+        }
+        w->log_v = whole ? t.log_c : log_floor;
+        if (!whole) {
+            double cut = w->s + (log_floor - t.log_c) / (gamma * w->a);
+            if (fgd_kl_drop(w, cut) > 0)
+                continue;
+            w->s = FGD_MAX(cut, w->s);
+        }
+        w->a *= gamma;
+        return;
+    }
+}
+
+/* What draws need: bounds on the weights, bin by bin, beside the uniform part n v. An element's weight there is p_i - v. */
+static void fgd_kl_bound(fgd_kl *w)
+{
+    double v = fgd_exp(w->log_v);
+    w->share[0] = v * (double)w->own.n;
+    for (int64_t bin = 0; bin <= w->top; bin++) {
+        double x = w->a * (fgd_bin_edge(w, bin + 1) - w->s);
+        w->ceiling[bin] = w->log_v > -600.0 ? v * fgd_expm1(x) : fgd_exp(w->log_v + x);
+        w->share[bin + 1] = w->share[bin] + (fgd_bin_size(w, bin) > 0 ? w->ceiling[bin] * (double)fgd_bin_size(w, bin) : 0.0);
+    }
+}
+
+/* ---- a step */
+
+static double fgd_kl_p(const fgd_kl *w, int64_t i)
+{
+    double z = w->z[i];
+    return fgd_exp(z > w->s ? w->log_v + w->a * (z - w->s) : w->log_v);
+}
+
+/* Losses to gains of x, and each element's z before the step, 0 on the floor; 0 or why not. */
+static int64_t fgd_kl_gains(const fgd_kl *w, int64_t count, const int64_t *index, const double *loss, double *gain, double *old)
+{
+    for (int64_t j = 0; j < count; j++) {
+        int64_t i = index[j], next = j + AHEAD < count ? index[j + AHEAD] : i;
+        if (i < 0 || i >= w->own.n)
+            return 8 * j + REFUSED_INDEX;
+        if (!(loss[j] >= 0.0 && loss[j] < INFINITY))
+            return 8 * j + REFUSED_LOSS;
+        if (next >= 0 && next < w->own.n) {
+            __builtin_prefetch(w->z + next, 1);
+            __builtin_prefetch(w->slot + next, 1);
+        }
+        double p = fgd_kl_p(w, i);
+        if (!(p > 0.0))
+            return 8 * j + REFUSED_ZERO;
+        double g = w->own.step_size * loss[j] / ((double)count * p);
+        gain[j] = FGD_MIN(g, FGD_CAP);
+        old[j] = w->z[i];
+    }
+    return 0;
+}
+
+/* Gains of one element add up to FGD_CAP at most. */
+static void fgd_kl_gain(fgd_kl *w, int64_t i, double gain, double old)
+{
+    double now = w->z[i], most = FGD_MAX(old, w->s) + FGD_CAP / w->a, z = FGD_MIN(FGD_MAX(now, w->s) + gain / w->a, most);
+    if (!(z > FGD_MAX(now, w->s)))
+        return;
+    if (now > 0.0)
+        fgd_bin_lift(w, (int32_t)i, z);
+    else
+        fgd_bin_add(w, (int32_t)i, z);
+}
+
+int64_t fgd_kl_update(fgd_kl *w, int64_t count, const int64_t *index, const double *loss)
+{
+    double own[512], *gain = count <= 256 ? own : fgd_scratch(2 * count * (int64_t)sizeof *gain), *old = gain + count;
+    if (!gain)
+        return -1;
+    int64_t refused = fgd_kl_gains(w, count, index, loss, gain, old);
+    if (!refused && !w->own.fixed) {
+        for (int64_t j = 0; j < count; j++)
+            fgd_kl_gain(w, index[j], gain[j], old[j]);
+        fgd_kl_project(w);
+        double range = w->a * (fgd_bin_edge(w, w->top + 1) - w->s);
+        if (w->width >= 0x1p60 || w->a * w->s > 16.0 || range > FGD_RANGE)
+            fgd_kl_rebuild(w, FGD_BIN);
+        while (w->a * w->width <= 0.5 * FGD_BIN) {
+            if (w->base > 0)
+                fgd_kl_rebuild(w, FGD_BIN);
+            else
+                fgd_bin_widen(w);
+        }
+        fgd_kl_bound(w);
+    }
+    if (gain != own)
+        free(gain);
+    return refused;
+}
+
+/* ---- draws and probabilities */
+
+/* u of draws first .. first + count - 1 of stream `step` */
+static void fgd_kl_uniforms(const fgd_kl *w, uint32_t step, uint64_t first, int64_t count, double *u)
+{
+    uint32_t word[2 * GROUP];
+    fgd_job job = {0};
+    fgd_random_bits32(w->own.seed, step, 2 * first, 2 * count, word, &job);
+    for (int64_t j = 0; j < count; j++)
+        u[j] = (double)(int64_t)(((uint64_t)word[2 * j + 1] << 32 | word[2 * j]) >> 11) * 0x1p-53;
+}
+
+/* Where u falls: an element for good (-1 is returned), or a bin and a slot in it. */
+static int64_t fgd_kl_propose(const fgd_kl *w, double u, int64_t *place)
+{
+    double mass = u * w->share[w->top + 1];
+    int64_t low = 0, high = w->top + 1; /* the first with mass < share, or the last one in use */
+    while (low < high) {
+        int64_t middle = (low + high) / 2;
+        if (mass < w->share[middle])
+            high = middle;
+        else
+            low = middle + 1;
+    }
+    double before = low > 0 ? w->share[low - 1] : 0.0, part = (mass - before) / (w->share[low] - before);
+    int64_t size = low > 0 ? fgd_bin_size(w, low - 1) : w->own.n, k = (int64_t)(part * (double)size);
+    *place = (low > 0 ? w->start[low - 1] : 0) + FGD_MIN(k, size - 1);
+    return low - 1;
+}
+
+/* Draws of up to GROUP elements: a proposal each, and again for those refused. Try r of a draw takes streams 2 r and 2 r + 1. */
+static void fgd_kl_draw(const fgd_kl *w, int64_t count, int64_t *out)
+{
+    double u[GROUP], accept[GROUP];
+    int64_t bin[GROUP], open[GROUP], left = count;
+    for (int64_t j = 0; j < count; j++)
+        open[j] = j;
+    for (uint32_t try = 0; left > 0; try++) {
+        fgd_kl_uniforms(w, 2 * try, w->own.drawn, count, u);
+        for (int64_t k = 0; k < left; k++) {
+            int64_t j = open[k];
+            bin[j] = fgd_kl_propose(w, u[j], out + j);
+            if (bin[j] >= 0)
+                __builtin_prefetch(w->item + out[j]);
+        }
+        for (int64_t k = 0; k < left; k++) {
+            int64_t j = open[k];
+            if (bin[j] >= 0) {
+                out[j] = w->item[out[j]];
+                __builtin_prefetch(w->z + out[j]);
+            }
+        }
+        int64_t again = 0;
+        fgd_kl_uniforms(w, 2 * try + 1, w->own.drawn, count, accept);
+        for (int64_t k = 0; k < left; k++) {
+            int64_t j = open[k];
+            if (bin[j] < 0)
+                continue;
+            double x = w->a * (w->z[out[j]] - w->s);
+            double weight = w->log_v > -600.0 ? w->share[0] / (double)w->own.n * fgd_expm1(x) : fgd_exp(w->log_v + x);
+            if (!(accept[j] * w->ceiling[bin[j]] < weight))
+                open[again++] = j;
+        }
+        left = again;
+    }
+}
+
+void fgd_kl_sample(fgd_kl *w, int64_t count, int64_t *out)
+{
+    for (int64_t start = 0; start < count; start += GROUP) {
+        int64_t size = FGD_MIN(count - start, (int64_t)GROUP);
+        fgd_kl_draw(w, size, out + start);
+        w->own.drawn += (uint64_t)size;
+    }
+}
+
+void fgd_kl_probability(const fgd_kl *w, int64_t count, const int64_t *index, double *out)
+{
+    for (int64_t j = 0; j < count; j++)
+        out[j] = fgd_kl_p(w, index ? index[j] : j);
+}
+
+/* x is 0 on the floor wherever that is: as if all were free */
+double fgd_kl_divergence(const fgd_kl *w)
+{
+    return FGD_MAX(fgd_tilted(w, 1, 1.0).divergence, 0.0);
+}
+
+void fgd_kl_start(fgd_kl *w)
+{
+    w->log_v = -fgd_log((double)w->own.n);
+    w->a = 1.0;
+    w->width = FGD_BIN;
+    w->heaped = -1;
+    fgd_kl_bound(w);
+}
+
+void fgd_kl_restore(fgd_kl *w)
+{
+    for (int64_t k = 0; k < w->active; k++)
+        w->slot[w->item[k]] = (int32_t)k + 1;
+    fgd_kl_bound(w);
+}
