@@ -42,8 +42,10 @@ typedef struct {
     int64_t broken;           /* 1 + the lowest coordinate with more non-finite values than tolerated; 0: there is none */
 } fgd_job;
 
-/* ---- the benchmark's arithmetic roof: does `steps` rounds of independent multiply-adds, returns the flops done */
+/* ---- the benchmark's roofs (csrc/peak.c): `steps` rounds of independent multiply-adds, or of loads that wait for each other in
+ * one chain or in 16 chains, at[0 .. 15]; they return the flops, or the loads, done */
 double fgd_peak(int64_t steps, int wide);
+int64_t fgd_chase(const int64_t *next, int64_t *at, int overlapped, int64_t steps);
 
 /* ---- robust (csrc/robust_body.h) */
 int64_t fgd_robust_pairwise_chunks(int64_t n, int64_t d);

@@ -19,7 +19,8 @@ from .bench import command
 OPTIONAL = {"torch": "tensors in and out", "cupy": "GPU arrays", "jax": "arrays in and out",
             "numba_cuda": "GPU kernels", "sklearn": "the demo's data", "matplotlib": "pictures",
             "tqdm": "progress bars", "threadpoolctl": "equal thread counts in bench", "byzfl": "peer in bench",
-            "flwr": "peer in bench", "simsimd": "peer in bench", "scipy": "peer in bench"}
+            "flwr": "peer in bench", "simsimd": "peer in bench", "scipy": "peer in bench", "cpprb": "peer in bench",
+            "tianshou": "peer in bench"}
 
 ENVIRONMENT = ("FASTGD_BACKEND", "FASTGD_NUM_THREADS", "FASTGD_ISA", "OMP_NUM_THREADS")
 

@@ -63,11 +63,12 @@ def test_cases_are_well_formed():
     names = [case.full_name for case in cases]
     assert len(names) == len(set(names))
     for case in cases:
-        assert case.room in ROOMS and case.size in SIZES and case.roof in ("read", "copy", "flops", "call"), (
+        assert case.room in ROOMS and case.size in SIZES and case.roof in ("read", "copy", "flops", "call", "lines"), (
             case.full_name
         )
         assert case.dtype in ("float32", "float64", "float16", "bfloat16", "uint32", "uint8"), case.full_name
         assert case.nbytes > 0 and case.flops >= 0 and "/" in case.name
+        assert case.items > 0 or (case.items == 0 and case.roof != "lines")
         assert not set(case.peers) & set(case.left_out)
 
 
@@ -305,11 +306,25 @@ def test_limits():
     assert measured.limit(fake(nbytes=large, roof="flops", flops=10**9), 1) == (2.0, "flops")
     assert measured.limit(fake(nbytes=large, roof="flops", flops=10**9, dtype="float32"), 1) == (1.0, "read memory")
     assert measured.limit(fake(roof="call"), 1) is None
+    measured._rates |= {("lines", 1, str(1 << 20)): 1e8, ("lines", 1, str(roofs.SCATTERED)): 1e7}
+    assert measured.limit(fake(roof="lines", nbytes=10**6, items=256), 2) == (2.56e-6, "lines")
+    assert measured.limit(fake(roof="lines", nbytes=10**10, items=256), 1) == (2.56e-5, "lines")
+    assert roofs.CudaRoofs().limit(fake(roof="lines", items=1), 1) is None
 
 
 def test_roofs_are_measured():
     rates = roofs.Roofs().headline(2)
     assert all(rate > 0 and math.isfinite(rate) for rate in rates.values())
+    pytest.importorskip("fastgd._c")
+    assert set(rates) >= {"latency_s", "random_lines_per_s"} and rates["latency_s"] * rates["random_lines_per_s"] > 0.5
+
+
+def test_the_heading_has_the_latency():
+    machine = {"fastgd": "0", "cpu": "A CPU", "cores": 1, "threads": 1, "isa": "v4", "versions": {}}
+    rates = {"read": 1e9, "copy": 2e9, "float32": 3e9, "float64": 4e9}
+    assert "random place" not in report.head(machine, {"cpu": {"1": rates}})
+    text = report.head(machine, {"cpu": {"1": rates | {"latency_s": 1.5e-7, "random_lines_per_s": 1e8}}})
+    assert "read 1 GB/s, copy 2 GB/s" in text and "150 ns alone, 10 ns among many" in text
 
 
 # ------------------------------------------------------------------------------------------------------ report
@@ -328,6 +343,12 @@ def test_numbers_are_readable():
         "1771",
         "123456",
     ]
+
+
+def test_the_time_of_an_item_is_shown():
+    result = run_one(fake(items=4, roof="call"))
+    assert report.cells(result)[5] == f"{report.seconds(result.timing.median / 4)} each"
+    assert result.as_json()["items"] == 4
 
 
 def test_json_has_the_promised_keys():

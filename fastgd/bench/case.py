@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-ROOMS = ("robust", "compress", "random")
+ROOMS = ("robust", "compress", "dro", "random")
 SIZES = ("tiny", "small", "medium", "large")
 
 
@@ -32,9 +32,9 @@ class Case:
     run: Callable[..., Any]  #: run(inputs, backend=..., num_threads=...)
     reference: Callable[[dict[str, Any]], Any]  #: what `run` should return
     check: Callable[[Any, Any], float]  #: (result, expected) -> error in units of the error budget; <= 1 passes
-    nbytes: int  #: bytes that must be read (roof "copy": read and written)
+    nbytes: int  #: bytes that must be read (roof "copy": read and written; "lines": that the lines are scattered over)
     flops: int  #: operations, a vector operation counted as one fused multiply-add, that is 2
-    roof: str  #: what limits it: "read", "copy", "flops" (the slower of read and arithmetic), "call" (the overhead)
+    roof: str  #: what limits it: "read", "copy", "flops" (the slower of read and arithmetic), "call" (the overhead), "lines"
     peers: dict[str, Callable[[dict[str, Any]], Any]] = field(default_factory=dict)
     note: str = ""
     paper: str = ""
@@ -42,6 +42,7 @@ class Case:
     kernel: Callable[[dict[str, Any]], Callable[[], Any]] | None = None  #: the bare kernel, prepared; for roof "call"
     reference_s: float = 0.0  #: predicted time of backend="reference", 0 when it is short
     default: bool = True  #: part of a run without arguments
+    items: int = 0  #: draws, updates, .. of one call, where the time of one is what counts; roof "lines": a cache line each
     device_inputs: tuple[str, ...] = ("x",)  #: the inputs that backend "cuda" wants on the device
 
     @property

@@ -15,7 +15,7 @@ from .report import seconds, significant
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#8C6D31", "#555555", "#B2182B", "#A0A000")
 MARKERS = "osD^vPXp<>"
 _ROOF_COLOURS = {"read memory": "#4C78A8", "copy memory": "#72B7B2", "read cache": "#9ecae9", "copy cache": "#b5dfd9",
-                 "flops": "#F2A65A"}
+                 "flops": "#F2A65A", "lines": "#B279A2"}
 
 
 def draw(record: dict[str, Any], path: str) -> None:

@@ -42,7 +42,9 @@ def cells(result: Result) -> tuple[str, ...]:
         return (*head, word)
     median = f"{seconds(timing.median)}"
     spread = f"{timing.spread:.0%}{'!' if timing.spread > 0.1 else ''}"
-    if case.roof == "call":
+    if case.items:
+        rate = f"{seconds(timing.median / case.items)} each"
+    elif case.roof == "call":
         rate = f"+{seconds(max(0.0, timing.median - result.kernel.median))}" if result.kernel else ""
     elif result.limit and result.limit[1] == "flops":
         rate = f"{significant(case.flops / timing.median * 1e-9)} GF/s"
@@ -94,9 +96,12 @@ def head(machine: dict[str, Any], roofs: dict[str, dict[str, dict[str, float]]])
     for place, by_threads in roofs.items():
         for threads, rates in by_threads.items():
             who = "GPU" if place == "cuda" else f"{threads} thread{'s' if threads != '1' else ''}"
-            read, copied, single, double = (f"{rate * 1e-9:.3g}" for rate in rates.values())
+            read, copied, single, double = (f"{rate * 1e-9:.3g}" for rate in list(rates.values())[:4])
             lines.append(f"limits measured with {who}: read {read} GB/s, copy {copied} GB/s, multiply-adds {single} GF/s "
                          f"(float64 {double})")
+        if "latency_s" in rates:  # one thread's, whatever the number of threads
+            lines.append(f"a cache line at a random place: {seconds(rates['latency_s'])} alone, "
+                         f"{seconds(1.0 / rates['random_lines_per_s'])} among many")
     return "\n".join(lines)
 
 
@@ -133,8 +138,10 @@ class Progress:
 
 LEGEND = """\
 of limit      share of what the machine can do: least time for these bytes (read, copy; from memory or cache) or this
-              arithmetic (flops) at the measured rates, divided by the median
-rate          bytes or flops that must be touched per second; tiny inputs: time above the bare kernel
+              arithmetic (flops) at the measured rates, divided by the median; lines: least time for one cache line
+              at a random place for each draw or update, many at a time
+rate          bytes or flops that must be touched per second, or the time of each of the draws or updates of a call;
+              tiny inputs: time above the bare kernel
 vs reference  times faster than the NumPy reference      vs best peer  times faster than the fastest other library
 iqr           interquartile range of the samples; "!" above 10 %: the machine was busy, do not trust the line"""
 

@@ -3,7 +3,8 @@
 Every time is compared with `limit / time`: the seconds that the same bytes or the same arithmetic would take at the
 measured rates, divided by the seconds taken. Three rates per number of threads: reading (the best of several NumPy and
 BLAS reductions), copying (bytes read plus bytes written), and arithmetic (multiply-adds in registers in C, or matrix
-products where a BLAS makes more of the machine; in float32 and float64).
+products where a BLAS makes more of the machine; in float32 and float64). One thread more has two for cache lines at random
+places: read one after the other, each address found by the load before (the latency), and sixteen such chains at once.
 
 Data that fits into the last cache is compared with the rate of reading or copying *that many* bytes again and again,
 not with main memory's.
@@ -26,6 +27,9 @@ import numpy as np
 
 from .case import Case
 
+LINE = 64  # bytes of a cache line
+#: Lines at random places are looked for in this much memory at most: it is beyond what a core's caches and page tables hold.
+SCATTERED = 256 << 20
 #: Every rate is the best of many short tries over this many seconds: a busy moment must not lower a roof.
 MEASURE_S = 0.25
 _DEFAULT_CACHE = 32 << 20
@@ -60,7 +64,9 @@ def limited_threads(threads: int) -> Iterator[bool]:
 
 
 class Roofs:
-    """Measured rates, in bytes and flops per second; measured once per question."""
+    """Measured rates, in bytes, flops and cache lines per second; measured once per question."""
+
+    scatters = True  #: whether there is an answer for cache lines at random places
 
     def __init__(self) -> None:
         self.cache = cache_bytes()
@@ -70,9 +76,16 @@ class Roofs:
         self._buffers: list[np.ndarray] = []
 
     def rate(self, what: str, threads: int, detail: str = "") -> float:
-        """`what`: "read", "copy" (detail: bytes as text, default far beyond the cache) or "gemm" (detail: dtype)."""
+        """`what`: "read", "copy", "chain", "lines" (detail: bytes as text, default beyond the cache) or "gemm" (detail: dtype).
+
+        "chain" and "lines" are cache lines a second at random places, one after the other and as many at a time as can be.
+        """
         key = what, threads, detail
         if key not in self._rates:
+            if what in ("chain", "lines"):
+                for name, best in _scattered(int(detail or min(self.stream, SCATTERED))).items():
+                    self._rates[name, threads, detail] = best
+                return self._rates[key]
             if what == "gemm":
                 best = _gemm(threads, detail or "float32")
             else:
@@ -87,8 +100,13 @@ class Roofs:
         if case.roof == "call":
             return None
         where, detail = ("memory", "")
+        rounded = 1 << max(16, math.ceil(math.log2(max(case.nbytes, 1))))
+        if case.roof == "lines":
+            if not self.scatters:
+                return None
+            return case.items / self.rate("lines", 1, str(min(rounded, SCATTERED))), "lines"
         if case.nbytes <= self.cache:
-            where, detail = ("cache", str(1 << max(16, math.ceil(math.log2(max(case.nbytes, 1))))))
+            where, detail = ("cache", str(rounded))
         kind = "copy" if case.roof == "copy" else "read"
         seconds, roof = case.nbytes / self.rate(kind, threads, detail), f"{kind} {where}"
         if case.roof == "flops":
@@ -99,9 +117,13 @@ class Roofs:
 
     def headline(self, threads: int) -> dict[str, float]:
         """The rates printed at the head of a run."""
-        return {"read_bytes_per_s": self.rate("read", threads), "copy_bytes_per_s": self.rate("copy", threads),
-                "float32_flops_per_s": self.rate("gemm", threads, "float32"),
-                "float64_flops_per_s": self.rate("gemm", threads, "float64")}
+        rates = {"read_bytes_per_s": self.rate("read", threads), "copy_bytes_per_s": self.rate("copy", threads),
+                 "float32_flops_per_s": self.rate("gemm", threads, "float32"),
+                 "float64_flops_per_s": self.rate("gemm", threads, "float64")}
+        if self.scatters:
+            with suppress(ImportError):  # the chains are in C
+                rates |= {"latency_s": 1.0 / self.rate("chain", 1), "random_lines_per_s": self.rate("lines", 1)}
+        return rates
 
     def _bandwidth(self, what: str, threads: int, nbytes: int) -> float:
         if not self._buffers:
@@ -135,6 +157,22 @@ def _parallel_rate(task: Callable[[int, int], Any], count: int, nbytes: int, thr
             task(edges[index], edges[index + 1])
 
     return rounds * nbytes / _best_time(work, threads)
+
+
+def _scattered(nbytes: int) -> dict[str, float]:
+    """Cache lines a second at random places of so much memory, in one chain and in 16: the best of many tries of 20,000."""
+    native = importlib.import_module("fastgd._native")
+    lines, rng = nbytes // LINE, np.random.default_rng(0)
+    order = LINE // 8 * rng.permutation(lines)
+    following = np.zeros(LINE // 8 * lines, np.int64)
+    following[order] = np.roll(order, -1)
+    at = LINE // 8 * rng.integers(lines, size=16)
+    rates = {}
+    for name, overlapped, steps in (("chain", 0, 20_000), ("lines", 1, 1_250)):
+        pointers = [native.ffi.from_buffer("int64_t[]", array) for array in (following, at)]
+        best = _best_time(lambda _: native.lib.fgd_chase(*pointers, overlapped, steps), 1)  # noqa: B023
+        rates[name] = 20_000 / best
+    return rates
 
 
 def _gemm(threads: int, dtype: str) -> float:
@@ -183,6 +221,8 @@ class CudaRoofs(Roofs):
 
     Reading is taken to be as fast as copying, counted in bytes read plus written.
     """
+
+    scatters = False
 
     def limit(self, case: Case, threads: int) -> tuple[float, str] | None:
         limit = super().limit(case, 1)

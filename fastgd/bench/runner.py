@@ -80,7 +80,7 @@ class Result:
                              "iqr_s": peer.iqr, "samples": peer.samples} for name, peer in self.peers.items()},
             "peers_missing": self.missing, "status": self.status, "reason": self.reason, "size": case.size,
             "dtype": case.dtype, "params": case.params, "nbytes": case.nbytes, "flops": case.flops,
-            "limit_s": self.limit and self.limit[0], "overhead_s": overhead, "reference_s": self.reference_s,
+            "items": case.items, "limit_s": self.limit and self.limit[0], "overhead_s": overhead, "reference_s": self.reference_s,
             "check_error": self.check_error, "samples": timing and timing.samples, "note": case.note,
         }
 
