@@ -130,7 +130,7 @@ static void fgd_drop(fgd_chi2 *w, fgd_touched *t)
 static void fgd_rebuild(fgd_chi2 *w, double scale, fgd_touched *t)
 {
     double factor = w->a / scale;
-    while (w->active > 0 && (w->key[0] - w->s) * factor < 1e-200) /* as far below the scale as that: nothing */
+    while (w->active > 0 && !((w->key[0] - w->s) * factor > 1e-200)) /* as far below the scale as that: nothing */
         fgd_drop(w, t);
     w->sum = w->square = 0.0;
     for (int64_t k = 0; k < w->active; k++) {
@@ -187,6 +187,21 @@ static void fgd_project(fgd_chi2 *w, fgd_touched *t)
     }
 }
 
+/* Rebuild before a underflows, differences z - s lose digits, or rounding adds up. An empty floor would lie below all q, far
+ * below where they differ little: then the smallest element makes a new one. */
+static void fgd_refresh(fgd_chi2 *w, fgd_touched *t)
+{
+    int empty = w->active == w->own.n;
+    if (empty) {
+        w->v += w->a * (w->key[0] - w->s);
+        w->s = w->key[0];
+        fgd_drop(w, t);
+    }
+    double m = (double)w->active;
+    if (empty || w->a < 1e-100 || w->s * m > 4.0 * (w->sum - m * w->s) || (w->age > 65536 && (double)w->age > 4.0 * m))
+        fgd_rebuild(w, 1.0, t);
+}
+
 /* Losses to gains of q; 0 or why not. */
 static int64_t fgd_gains(const fgd_chi2 *w, int64_t count, const int64_t *index, const double *loss, double *gain, double *total)
 {
@@ -230,9 +245,7 @@ int64_t fgd_chi2_update(fgd_chi2 *w, int64_t count, const int64_t *index, const 
         while (w->active > 0 && w->a * (w->key[0] - w->s) < FGD_SLIGHT * (w->v + 1.0 / (double)w->own.n))
             fgd_drop(w, &t);
         w->age += count;
-        double m = (double)w->active;
-        if (w->a < 1e-100 || w->a * w->s * m > 16.0 || (w->age > 65536 && (double)w->age > 4.0 * m))
-            fgd_rebuild(w, 1.0, &t);
+        fgd_refresh(w, &t);
         fgd_flush(w, &t);
     }
     if (gain != own)
@@ -270,17 +283,11 @@ static int64_t fgd_weighted_child(const fgd_chi2 *w, int64_t level, int64_t node
     return 8 * node + fgd_tree_child(weight, mass);
 }
 
-/* What *mass, a share of the whole, becomes at the top. */
-static double fgd_weighted_total(const fgd_chi2 *w)
-{
-    return w->sum - (double)w->active * w->s;
-}
-
 /* Draws of up to GROUP elements, all of them on a level before any goes to the next: their misses overlap. */
 static void fgd_draw(const fgd_chi2 *w, int64_t count, int64_t *out)
 {
     uint32_t word[2 * GROUP];
-    double mass[GROUP], n = (double)w->own.n, total = fgd_weighted_total(w);
+    double mass[GROUP], n = (double)w->own.n, total = w->sum - (double)w->active * w->s;
     double share = w->active > 0 ? w->own.floor + (1.0 - w->own.floor) * n * w->v : 1.0; /* drawn uniformly */
     int64_t where[GROUP], deep = 0;
     fgd_job job = {0};

@@ -162,6 +162,33 @@ static void fgd_kl_project(fgd_kl *w)
     }
 }
 
+/* Rebuild before differences z - s lose digits or z spreads too far, and keep the bins as wide as the series allow. An empty
+ * floor would lie below all p, far below where they differ little: then the smallest element makes a new one. */
+static void fgd_kl_refresh(fgd_kl *w)
+{
+    int empty = w->active == w->own.n;
+    if (empty) {
+        int64_t bin = 0;
+        while (fgd_bin_size(w, bin) == 0)
+            bin++;
+        if (w->heaped != bin)
+            fgd_bin_heap(w, bin);
+        double least = w->z[w->item[0]];
+        w->log_v += w->a * (least - w->s);
+        w->s = least;
+        fgd_bin_drop(w, bin, 0);
+    }
+    double range = w->a * (fgd_bin_edge(w, w->top + 1) - w->s);
+    if (empty || w->width >= 0x1p60 || w->a * w->s > 16.0 || range > FGD_RANGE)
+        fgd_kl_rebuild(w, FGD_BIN);
+    while (w->a * w->width <= 0.5 * FGD_BIN) {
+        if (w->base > 0)
+            fgd_kl_rebuild(w, FGD_BIN);
+        else
+            fgd_bin_widen(w);
+    }
+}
+
 /* What draws need: bounds on the weights, bin by bin, beside the uniform part n v. An element's weight there is p_i - v. */
 static void fgd_kl_bound(fgd_kl *w)
 {
@@ -227,15 +254,7 @@ int64_t fgd_kl_update(fgd_kl *w, int64_t count, const int64_t *index, const doub
         for (int64_t j = 0; j < count; j++)
             fgd_kl_gain(w, index[j], gain[j], old[j]);
         fgd_kl_project(w);
-        double range = w->a * (fgd_bin_edge(w, w->top + 1) - w->s);
-        if (w->width >= 0x1p60 || w->a * w->s > 16.0 || range > FGD_RANGE)
-            fgd_kl_rebuild(w, FGD_BIN);
-        while (w->a * w->width <= 0.5 * FGD_BIN) {
-            if (w->base > 0)
-                fgd_kl_rebuild(w, FGD_BIN);
-            else
-                fgd_bin_widen(w);
-        }
+        fgd_kl_refresh(w);
         fgd_kl_bound(w);
     }
     if (gain != own)
