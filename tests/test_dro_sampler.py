@@ -209,6 +209,31 @@ def test_extreme_losses(divergence: str, floor: float) -> None:
         assert np.isfinite(p).all() and np.abs(p - q).max() < 1e-12
 
 
+def test_equal_gains_share_whatever_their_size() -> None:
+    """A ball that never binds and gains that swallow what p was: the largest ones share alike, in the reference too."""
+    for backend in ("cpu", "reference"):
+        for size in (1e3, 1e8, 1e17, 1e40, 1e200):
+            sampler = DROSampler(9, radius=1e9, floor=0.1, step_size=size, backend=backend)
+            for _ in range(3):
+                sampler.update([2, 5, 7], [1.0, 1.0, 0.25])
+            p = sampler.probabilities()
+            assert np.allclose(p[[2, 5]], 0.1 / 9 + 0.45, rtol=1e-13) and np.allclose(np.delete(p, [2, 5]), 0.1 / 9, rtol=1e-13)
+
+
+@pytest.mark.parametrize("step_size", [1.0, 1e8, 1e30])
+@pytest.mark.parametrize("radius", [0.3, 2.0, 1e6])
+def test_huge_steps(radius: float, step_size: float) -> None:
+    """p is a distribution after every step, also where gains have no digit in common with p."""
+    for n in (2, 3, 8, 9, 65, 700):
+        for divergence in DIVERGENCES:
+            sampler = DROSampler(n, radius=radius, floor=0.5, divergence=divergence, step_size=step_size)
+            rng = np.random.default_rng(11)
+            for step in range(40):
+                index = sampler.sample(1 + step % 8)
+                sampler.update(index, rng.exponential(size=len(index)) * (1e6 if step % 9 == 5 else 1.0))
+                check_invariants(sampler)
+
+
 @pytest.mark.parametrize("divergence", DIVERGENCES)
 def test_far_apart(divergence: str) -> None:
     """Thousands of doublings between probabilities: no ball, then the same with one that pulls all back."""
