@@ -24,8 +24,8 @@ typedef struct {
 
 #ifdef FGD_LEVEL
 
-/* Ask for 64 bytes FGD_FETCH_AHEAD further on, of x and (not in PLAIN) of the memory. Processors look ahead no further than a page of
- * 4096 bytes, and too little where several cores wait for one memory. What lies beyond an array's end does no harm. */
+/* Ask for 64 bytes FGD_FETCH_AHEAD further on, of x and (not in PLAIN) of the memory. Processors look ahead no further than a
+ * page of 4096 bytes, and too little where several cores wait for one memory. What lies beyond an array's end does no harm. */
 FGD_INLINE void FN(fetch)(const float *x, const float *memory, const fgd_mode mode)
 {
     __builtin_prefetch((const char *)x + FGD_FETCH_AHEAD);

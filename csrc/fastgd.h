@@ -104,8 +104,7 @@ int fgd_hashing_columns(const fgd_rows *x, int64_t layer, int64_t length, int64_
                         uint64_t seed, uint8_t *flags, int64_t stride, char *bad, fgd_job *job);
 
 /* ---- compress: what all codecs share (csrc/compress.c) */
-uint32_t fgd_crc32(uint32_t crc, const void *data, int64_t bytes); /* as zlib's; start with 0 */
-uint32_t fgd_crc32_payload(const uint8_t *payload, int64_t bytes);  /* of all but the header's last four bytes */
+uint32_t fgd_crc32_payload(const uint8_t *payload, int64_t bytes); /* as zlib's, of all but the header's last four bytes */
 
 typedef struct {
     const char *data;         /* n floating-point numbers */
