@@ -164,8 +164,9 @@ int set_fold_caps(fgd_set *s, const double *sum)
         return set_begin_count(s);
     }
     double rest = s->alpha * n - sum[0];
-    double gap = sum[4] > -0.5 * n ? -sum[4] - n * (1.0 - s->alpha) : rest - sum[1]; /* the same number, rounded less */
-    double u = s->cut - fgd_log1p(gap / sum[1]);
+    double gap = -sum[4] - n * (1.0 - s->alpha); /* rest - T, and better where that is small */
+    double u = s->cut - (fabs(gap) < 0.25 * sum[1] ? fgd_log1p(gap / sum[1]) : fgd_log(rest / sum[1]));
+    u = FGD_MAX(u, 0.0); /* H is large enough at the quantile */
     if (u == s->cut || (set_x(s, sum[6]) <= u && u <= set_x(s, sum[7])) || s->tries++ >= 1000)
         return set_finish_caps(s, u, sum);
     return set_tilt_from(s, s->slope, u, u);

@@ -183,6 +183,17 @@ def test_extreme_penalties(penalty: float) -> None:
         assert abs(value - (least if penalty < 1 else z.mean())) <= 1e-8
 
 
+def test_a_level_that_rounding_makes_one_element_more() -> None:
+    """0.56 * 50 is 28.000000000000004: the 29th loss gets next to nothing. 0.8 * 5 is 4, 5 * (1 - 0.8) is not 1."""
+    near = 1 + 1e-9 * np.array([0.0, 1.0, 2.0, 3.0, -1e9])
+    for z, alpha, penalty in ((-np.exp(np.linspace(-15, 8, 50)), 0.56, 2.0), (near, 0.8, 0.01), (near * 1e200, 0.8, 1.0)):
+        options = {"alpha": alpha, "penalty": penalty, "divergence": "kl-cvar"}
+        p, value = dro.worst_case(z, **options)
+        q, best = dro.worst_case(z, **options, backend="reference")
+        assert np.abs(p - q).max() <= 1e-13
+        assert abs(value - best) <= 1e-13 * np.abs(z).max()
+
+
 def test_a_sum_that_outliers_do_not_spoil() -> None:
     rng = np.random.default_rng(6)
     z = np.append(rng.standard_normal(100_000), 1e6)
