@@ -3,13 +3,14 @@
  *
  * Linear sets (chi-squared, as ball or penalty; the Euclidean projection). The solution is c (z_i - theta)_+, c > 0. Let N, mu, V
  * be number, mean and variance of the z_i above theta, D = mu - theta, and weights sum to 1. A ball n |p|^2 <= K = 1 + 2 R that
- * binds means D = sqrt(V / (K N / n - 1)); p = (z - theta)_+ / unit means D = unit / N; of both the larger D counts. From any
+ * binds means D = sqrt(V / (K N / n - 1)); p = (z - theta)_+ / (n unit) means D = n unit / N; of both the larger D counts. From any
  * superset of the elements above theta these formulas give a theta that is too small, so what lies below can be left out, and
  * so on until nothing does (Michelot). p_i = (1 + (z_i - mu) / D)_+ / N.
  *
- * Rounding. Everything is measured from a reference c in a unit 2^e, first from the largest z. When the mean of what is left is
- * more than 16 D away, or what is left spans less than 2^-100, c and e are chosen anew, from z itself. So weights do not depend
- * on shifts and scales (bit for bit where z - c is exact), and their sum does not suffer from outliers.
+ * Rounding. Everything is measured from a reference c in a unit 2^e, first from the largest z. When the mean of what is left in
+ * the end is more than 16 D away, or what is left spans less than 2^-100, the least of that becomes c, and passes go on from z.
+ * So weights do not depend on shifts and scales (bit for bit where differences of z are exact), and their sum does not suffer
+ * from outliers.
  *
  * Quantile (CVaR): a histogram of the order-preserving images of the doubles as integers finds the bin of the ceil(alpha n)-th
  * largest, the next pass looks into that bin, until it holds one value: 6 passes at most, over ever fewer elements.
@@ -161,16 +162,17 @@ static int set_begin(fgd_set *s, const double *sum)
         return set_begin_tilt(s);
     if (s->unit == 0.0 && (double)s->n - s->ties <= 2.0 * s->radius * s->ties)
         return set_finish_ties(s);
-    s->cut = s->unit > 0.0 && s->radius == INFINITY ? FGD_MIN(-ldexp(s->unit, -s->e), -0x1p-1074) : -INFINITY;
+    s->cut = s->unit > 0.0 && s->radius == INFINITY ? FGD_MIN(-ldexp(s->unit, -s->e) * (double)s->n, -0x1p-1074) : -INFINITY;
     s->phase = SET_MOMENTS;
     return 1;
 }
 
-/* The reference `c`, from z again; theta >= cut in the new y. */
-static int set_again(fgd_set *s, double c, int32_t e, double cut)
+/* The reference `c`, which is `y` now, and all passes from z again. What theta was above, but for rounding of c, it still is. */
+static int set_again(fgd_set *s, double c, double y, int32_t e)
 {
+    int32_t before = s->e;
     set_reference(s, c, e);
-    s->cut = cut;
+    s->cut = ldexp(s->cut - y, before - s->e) - ldexp(fabs(c) * 0x1p-51, -s->e);
     s->stored = s->store = 0;
     s->references++;
     return 1;
@@ -181,21 +183,21 @@ static int set_fold_linear(fgd_set *s, const double *sum)
     double left = sum[0], mean = sum[1], spread = sum[2] / left, low = sum[3], n = (double)s->n;
     if (left == s->ties) {
         set_finish_ties(s);
-        s->value -= s->unit * ((n - left) / (2.0 * left * n));
+        s->value -= s->unit * ((n - left) / (2.0 * left));
         return 1;
     }
     if (low >= s->top) /* alike from here, but not from nearer */
-        return set_again(s, s->high, s->c == s->high ? s->e - 1074 : s->e - 50, -4.0);
-    double unit = ldexp(s->unit, -s->e), narrow = left == n ? 2.0 * s->radius : (left - n + 2.0 * s->radius * left) / n;
+        return set_again(s, s->high, s->top, s->c == s->high ? s->e - 1074 : s->e - 50);
+    int32_t e = s->e + set_exponent(s->top, low);
+    if (s->top - low < 0x1p-100)
+        return set_again(s, set_place(s, low), low, e);
+    double unit = ldexp(s->unit, -s->e) * n, narrow = left == n ? 2.0 * s->radius : (left - n + 2.0 * s->radius * left) / n;
     double deep = s->radius == INFINITY ? 0.0 : narrow > 0.0 ? sqrt(spread) / sqrt(narrow) : INFINITY;
     deep = FGD_MAX(deep, unit / left);
     deep = FGD_MIN(deep, mean - s->cut); /* theta does not go back */
-    double c = set_place(s, mean);
-    int32_t e = s->e + set_exponent(s->top, low);
-    int far = (fabs(mean) > 16.0 * deep && c != s->c) || s->top - low < 0x1p-100;
-    if (far && s->references < 64)
-        return set_again(s, c, e, -ldexp(deep * (1.0 + 0x1p-20), s->e - e) - ldexp(fabs(c) * 0x1p-52, -e));
-    double theta = FGD_MIN(mean - deep, nextafter(s->top, -INFINITY));
+    double theta = FGD_MIN(mean - deep - 0x1p-50 * fabs(mean), nextafter(s->top, -INFINITY)); /* not too high by rounding */
+    if (low > theta && fabs(mean) > 16.0 * deep && s->references < 16)
+        return set_again(s, set_place(s, low), low, e);
     s->stored = s->store;
     if (low <= theta) {
         s->cut = theta;
@@ -206,7 +208,7 @@ static int set_fold_linear(fgd_set *s, const double *sum)
     s->mean = mean;
     s->gain = (1.0 - s->floor) / (left * deep);
     double gap = mean + (s->unit > 0.0 ? 0.5 : 1.0) * (spread / deep);
-    s->value = set_place(s, s->unit > 0.0 && left < n ? gap - unit * (n - left) / (2.0 * left * n) : gap);
+    s->value = set_place(s, s->unit > 0.0 && left < n ? gap - unit * ((n - left) / (2.0 * left * n)) : gap);
     s->phase = SET_WRITE_LINEAR;
     return 1;
 }

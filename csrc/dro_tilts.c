@@ -128,7 +128,7 @@ int set_fold_tilt(fgd_set *s, const double *sum)
         return set_finish_tilted(s, s->slope, mass / sum[1], 0.0, set_place(s, -log_factor / s->slope));
     double distance = mass * (mean + log_factor) + (idle > 0.0 ? idle * (s->floor / n) * log_floor : 0.0);
     double next = s->slope, noise = 0x1p-51 * (fabs(mean) + fabs(log_factor) + s->radius);
-    int done = (s->logs && s->tries == 0 && distance <= s->radius) || fabs(distance - s->radius) <= noise || s->tries++ >= 100;
+    int done = (s->logs && s->tries == 0 && distance <= s->radius) || fabs(distance - s->radius) <= noise || s->tries++ >= 1000;
     if (!done)
         next = set_next_slope(s, distance, mass * spread, s->logs ? 0.0 : fgd_log(n / s->ties));
     double step = next / s->slope - 1.0, growth = mean * step + 0.5 * spread * step * step; /* of the logarithm of sum[1] */
@@ -164,9 +164,10 @@ int set_fold_caps(fgd_set *s, const double *sum)
         return set_begin_count(s);
     }
     double rest = s->alpha * n - sum[0];
-    double gap = sum[4] > -0.5 * n ? -sum[4] - n * (1.0 - s->alpha) : rest - sum[1]; /* the same number, rounded less */
-    double u = s->cut - fgd_log1p(gap / sum[1]);
-    if (u == s->cut || (set_x(s, sum[6]) <= u && u <= set_x(s, sum[7])) || s->tries++ >= 100)
+    double gap = -sum[4] - n * (1.0 - s->alpha); /* rest - T, and better where that is small */
+    double u = s->cut - (fabs(gap) < 0.25 * sum[1] ? fgd_log1p(gap / sum[1]) : fgd_log(rest / sum[1]));
+    u = FGD_MAX(u, 0.0); /* H is large enough at the quantile */
+    if (u == s->cut || (set_x(s, sum[6]) <= u && u <= set_x(s, sum[7])) || s->tries++ >= 1000)
         return set_finish_caps(s, u, sum);
     return set_tilt_from(s, s->slope, u, u);
 }

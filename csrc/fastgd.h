@@ -344,7 +344,7 @@ typedef struct {
     int32_t kind;             /* 0 linear, 1 tilted, 2 capped, 3 quantile */
     int32_t logs;             /* tilted: by the logarithms of z, by their whole size at most */
     double radius;            /* of the ball; infinite: there is none */
-    double unit;              /* linear: p = (z - theta)_+ / unit; tilted, capped: the temperature; 0: the ball decides */
+    double unit;              /* linear: p = (z - theta)_+ / (n unit); tilted, capped: the temperature; 0: the ball decides */
     double floor;             /* p >= floor / n */
     double alpha;             /* capped, quantile: p <= 1 / (alpha n) */
 

@@ -32,6 +32,11 @@ class _Reference(NamedTuple):
         half = 0.5 * self.c + float(np.ldexp(y, self.e - 1))
         return 2.0 * half if self.e > 1020 else self.c + float(np.ldexp(y, self.e))
 
+    def move(self, c: float, y: float, e: int, cut: float) -> tuple[_Reference, float]:
+        """The reference c, which is y now, and the cut in it."""
+        new = _reference(c, e)
+        return new, float(np.ldexp(cut - y, self.e - new.e) - np.ldexp(abs(c) * 2.0**-51, -new.e))
+
 
 def _reference(c: float, e: int) -> _Reference:
     e = max(e, -1073)
@@ -87,30 +92,31 @@ def _linear(passes: _Passes, n: int, radius: float, unit: float, floor: float, w
         return high
     at, cut = _reference(high, _exponent(high, low)), -math.inf
     if unit > 0.0 and radius == math.inf:
-        cut = min(-float(np.ldexp(unit, -at.e)), -5e-324)
-    for again in range(1000):
+        cut = min(-float(np.ldexp(unit, -at.e)) * n, -5e-324)
+    references = 0
+    while True:
         left, mean, squares, low = passes.find(True, kernels.moments_kernel, at.head, at.centre, at.scale, cut)
         top = at.y(high)
         if left == ties:
             passes.write(kernels.ties_kernel, high, equal, least, weights)
-            return high - unit * ((n - left) / (2.0 * left * n))
+            return high - unit * ((n - left) / (2.0 * left))
         if low >= top:  # alike from here, but not from nearer
-            at, cut = _reference(high, at.e - 1074 if at.c == high else at.e - 50), -4.0
+            at, cut = at.move(high, top, at.e - 1074 if at.c == high else at.e - 50, cut)
             continue
-        depth = _depth(n, left, squares / left, radius, float(np.ldexp(unit, -at.e)), mean - cut)
-        near = _reference(at.place(mean), at.e + _exponent(top, low))
-        if ((abs(mean) > 16.0 * depth and near.c != at.c) or top - low < 2.0**-100) and again < 64:
-            cut = -float(np.ldexp(depth * (1.0 + 2.0**-20), at.e - near.e) + np.ldexp(abs(near.c) * 2.0**-52, -near.e))
-            at = near
+        e = at.e + _exponent(top, low)
+        depth = _depth(n, left, squares / left, radius, float(np.ldexp(unit, -at.e)) * n, mean - cut)
+        theta = min(mean - depth - 2.0**-50 * abs(mean), math.nextafter(top, -math.inf))
+        if top - low < 2.0**-100 or (low > theta and abs(mean) > 16.0 * depth and references < 16):
+            at, cut = at.move(at.place(low), low, e, cut)
+            references += 1
             continue
-        theta = min(mean - depth, math.nextafter(top, -math.inf))
         if low > theta:
             break
         cut = theta
     share = (1.0 - floor) / left
     passes.write(kernels.linear_kernel, at.head, at.centre, at.scale, share, mean, share / depth, least, weights)
     gap = mean + (0.5 if unit > 0.0 else 1.0) * (squares / left / depth)
-    loss = float(np.ldexp(unit, -at.e)) * (n - left) / (2.0 * left * n) if unit > 0.0 and left < n else 0.0
+    loss = float(np.ldexp(unit, -at.e)) * (n - left) / (2.0 * left) if unit > 0.0 and left < n else 0.0
     return at.place(gap - loss)
 
 

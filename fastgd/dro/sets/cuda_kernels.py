@@ -14,6 +14,7 @@ from numba import cuda
 
 THREADS = 128
 CHUNK = 16 * THREADS
+_BOTH = 2 * THREADS
 
 
 @cuda.jit(device=True)
@@ -111,7 +112,7 @@ def moments_kernel(z: Any, head: Any, centre: Any, scale: Any, cut: Any, partial
 @cuda.jit
 def total_kernel(partial: Any, moments: Any, total: Any) -> None:
     """total = all chunks as one, by the first block."""
-    a = cuda.shared.array((4, 2 * THREADS), np.float64)  # column THREADS + t: the chunk that joins column t
+    a = cuda.shared.array((4, _BOTH), np.float64)  # column THREADS + t: the chunk that joins column t
     t = cuda.threadIdx.x
     if cuda.blockIdx.x == 0:
         a[0, t], a[1, t], a[2, t], a[3, t] = 0.0, np.inf, -np.inf, 0.0
@@ -150,9 +151,8 @@ def _for_both(signature: str) -> list[str]:
 
 KERNELS: list[tuple[Any, list[str], bool, int | None]] = [
     (range_kernel, _for_both("void(REAL[::1], float64[:, ::1])"), True, None),
-    (moments_kernel, _for_both("void(REAL[::1], float64, float64, float64, float64, float64[:, ::1])"), True, None),
+    (moments_kernel, _for_both(f"void(REAL[::1], {'float64, ' * 4}float64[:, ::1])"), True, None),
     (total_kernel, ["void(float64[:, ::1], boolean, float64[::1])"], True, None),
-    (linear_kernel, _for_both("void(REAL[::1], float64, float64, float64, float64, float64, float64, float64, float64[::1])"), True,
-     None),
+    (linear_kernel, _for_both(f"void(REAL[::1], {'float64, ' * 7}float64[::1])"), True, None),
     (ties_kernel, _for_both("void(REAL[::1], float64, float64, float64, float64[::1])"), True, None),
 ]

@@ -77,4 +77,6 @@ def _root(function: Callable[[float], float], low: float, high: float) -> float:
 
     if function(low) >= 0.0:
         return low
-    return high if function(high) <= 0.0 else float(brentq(function, low, high, xtol=1e-300, rtol=4 * np.finfo(float).eps))
+    if function(high) <= 0.0:
+        return high
+    return float(brentq(function, low, high, xtol=1e-300, rtol=4 * np.finfo(float).eps, maxiter=3000))  # down to any scale

@@ -35,12 +35,12 @@ def linear(z: np.ndarray, radius: float | None, unit: float | None, floor: float
     q = (1 + tilt) / count
     weights[:] = floor / _LONG(n) + (1 - _LONG(floor)) * q
     divergence = np.mean(np.where(tilt > -1, (n - count) / _LONG(count) + n / _LONG(count) * tilt, -1) ** 2) / 2
-    return float(v.max() + q @ y - (unit * divergence / n if unit is not None else 0))
+    return float(v.max() + q @ y - (unit * divergence if unit is not None else 0))
 
 
 def _depth(k: np.ndarray, variance: np.ndarray, n: int, radius: float | None, unit: float | None) -> np.ndarray:
     """mean - theta for the k largest; 0 (so theta is too high) where the ball is smaller than any weights on k elements."""
-    depth = np.zeros_like(variance) if unit is None else _LONG(unit) / k
+    depth = np.zeros_like(variance) if unit is None else n * _LONG(unit) / k
     if radius is None:
         return depth
     narrow = (k - n) / n + 2 * _LONG(radius) * k / n

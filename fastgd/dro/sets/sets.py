@@ -93,8 +93,7 @@ def worst_case(losses: Any, *, radius: float | None = None, penalty: float | Non
     if order == 1.0:
         return _run(vector, "losses", out, backend, num_threads, "tilted", radius, penalty, 0.0, False)
     if order == 2.0:
-        unit = None if penalty is None else penalty * len(vector[0])
-        return _run(vector, "losses", out, backend, num_threads, "linear", radius, unit, 0.0)
+        return _run(vector, "losses", out, backend, num_threads, "linear", radius, penalty, 0.0)
     return _run(vector, "losses", out, backend, num_threads, "power", order, radius, penalty)
 
 
@@ -160,7 +159,8 @@ def project(weights: Any, *, radius: float, divergence: str = "chi2", floor: flo
     if divergence == "kl":
         return _run(vector, "weights", out, backend, num_threads, "tilted", radius, None, floor, True)[0]
     rest = 1.0 - floor
-    return _run(vector, "weights", out, backend, num_threads, "linear", radius / (rest * rest), rest, floor)[0]
+    return _run(vector, "weights", out, backend, num_threads, "linear", radius / (rest * rest), rest / vector[0].shape[0],
+                floor)[0]
 
 
 def _parameters(radius: Any, penalty: Any, divergence: Any, alpha: Any) -> tuple[Any, Any, Any, float]:
