@@ -12,7 +12,7 @@
 #ifndef FGD_COMPRESS_ONCE
 #define FGD_COMPRESS_ONCE
 
-enum { FGD_BLOCK = 2048, FGD_LANES = 32 };
+enum { FGD_BLOCK = 2048, FGD_LANES = 32, FGD_FETCH_AHEAD = 4096 }; /* elements, elements, bytes */
 
 /* The seed of stochastic rounding on a rank is made in Python; here it is just a stream. */
 typedef struct {
@@ -23,6 +23,17 @@ typedef struct {
 #endif
 
 #ifdef FGD_LEVEL
+
+/* Ask for 64 bytes FGD_FETCH_AHEAD further on, of x and (not in PLAIN) of the memory. Processors look ahead no further than a
+ * page of 4096 bytes, and too little where several cores wait for one memory. What lies beyond an array's end does no harm. */
+FGD_INLINE void FN(fetch)(const float *x, const float *memory, const fgd_mode mode)
+{
+    __builtin_prefetch((const char *)x + FGD_FETCH_AHEAD);
+    if (mode == FGD_FEEDBACK)
+        __builtin_prefetch((const char *)memory + FGD_FETCH_AHEAD, 1);
+    else if (mode == FGD_DIFFERENCE)
+        __builtin_prefetch((const char *)memory + FGD_FETCH_AHEAD);
+}
 
 /* `count` elements from `lo` on as float32. */
 FGD_INLINE void FN(load_block)(const fgd_vector *x, int64_t lo, int64_t count, float *p)

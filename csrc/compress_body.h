@@ -5,11 +5,17 @@
 /* The larger of `most` and the bits of the magnitudes: as integers they are in the same order. */
 FGD_NOINLINE int32_t FN(larger)(const float *p, int64_t count, int32_t most)
 {
-    for (int64_t i = 0; i < count; i++) {
-        int32_t bits;
-        memcpy(&bits, p + i, sizeof bits);
-        bits &= INT32_MAX;
-        most = FGD_MAX(most, bits);
+    enum { PART = 256 };
+    for (int64_t end; count > 0; p += end, count -= end) {
+        end = FGD_MIN(PART, count);
+        for (int64_t i = 0; i < PART; i += 16)
+            FN(fetch)(p + i, NULL, FGD_PLAIN);
+        for (int64_t i = 0; i < end; i++) {
+            int32_t bits;
+            memcpy(&bits, p + i, sizeof bits);
+            bits &= INT32_MAX;
+            most = FGD_MAX(most, bits);
+        }
     }
     return most;
 }

@@ -40,7 +40,7 @@ void fgd_compress_signs(const fgd_vector *x, float *memory, fgd_mode mode, float
 }
 
 /* A total over chunks, in the lanes of docs/wire.md. */
-double fgd_compress_total(const double *sums, int64_t chunks)
+static double total(const double *sums, int64_t chunks)
 {
     double lane[FGD_LANES] = {0};
     for (int64_t c = 0; c < chunks; c++)
@@ -49,6 +49,17 @@ double fgd_compress_total(const double *sums, int64_t chunks)
         for (int l = 0; l < step; l++)
             lane[l] += lane[l + step];
     return lane[0];
+}
+
+/* Sign: total / n. OneBit: the means of the upper and of the lower side. */
+void fgd_compress_scales(const double *sums, int64_t n, int sides, uint8_t *body)
+{
+    int64_t chunks = sign_chunks(n);
+    double below = total(sums + 2 * chunks, chunks); /* counts: no order of adding rounds them */
+    float lower = (float)(total(sums, chunks) / FGD_MAX(sides ? below : (double)n, 1.0));
+    float upper = (float)(total(sums + chunks, chunks) / FGD_MAX((double)n - below, 1.0));
+    float means[2] = {upper, 0.0f - lower};
+    memcpy(body, sides ? means : &lower, (sides ? 2 : 1) * sizeof lower);
 }
 
 /* The memory of DIFFERENCE: c is added once its scale is known. */

@@ -116,6 +116,8 @@ FGD_INLINE void FN(chunk_signs_of)(const float *x, float *memory, fgd_mode mode,
     VEC up = (VEC){0} + upper, low = (VEC){0} + lower;
     for (; i + FGD_LANES <= count; i += FGD_LANES) {
         float *m = mode == FGD_PLAIN ? NULL : memory + i;
+        FN(fetch)(x + i, m, mode);
+        FN(fetch)(x + i + FGD_LANES / 2, m ? m + FGD_LANES / 2 : m, mode);
         uint32_t word = FN(group)(x + i, m, mode, up, low, lower_sum, upper_sum, sides);
         negatives += sides ? __builtin_popcount(word) : 0;
         memcpy(bits + i / 8, &word, sizeof word); /* little-endian, as the wire is */

@@ -16,6 +16,7 @@ enum {
     FGD_SPARSE_CHUNK = 1 << 14,
     FGD_SPARSE_BINS = 2048, /* of a histogram over the vector */
     FGD_FINE_BINS = 4096,   /* of one over candidates */
+    FGD_FEW = 1024,         /* candidates that are counted again and again instead */
     FGD_SAMPLE_LINE = 16,
     FGD_REJECTED = 256, /* candidates whose values are put back together */
     FGD_VALUES_BUCKET = 512, /* values that share a step */
@@ -74,6 +75,8 @@ static uint32_t magnitude(uint32_t bits)
  */
 static int64_t kth_largest(const uint32_t *value, int64_t count, int64_t rank, uint32_t low)
 {
+    if (count <= FGD_FEW)
+        return FGD_CALL(kth_of_few)(value, count, rank);
     uint32_t *bin = fgd_scratch(FGD_FINE_BINS * (int64_t)sizeof *bin);
     if (!bin)
         return -1;
@@ -131,14 +134,22 @@ static void restore(fgd_topk *t, const uint32_t *index, const uint32_t *value, i
         memcpy(t->memory + index[j], value + j, sizeof *value);
 }
 
+/* Room for a chunk's candidates, `*half` indices and as many values: little for a short vector, which saves pages of its own. */
+static uint32_t *room_for_chunk(const fgd_topk *t, int64_t *half)
+{
+    *half = FGD_MIN(t->x.n, FGD_SPARSE_CHUNK);
+    return fgd_scratch(2 * *half * (int64_t)sizeof(uint32_t));
+}
+
 /* Candidates of all chunks; the memory of FEEDBACK becomes p, 0 at the candidates where it `clears`. */
 int fgd_topk_scan(fgd_topk *t, fgd_job *job)
 {
-    uint32_t *list = fgd_scratch(2 * FGD_SPARSE_CHUNK * (int64_t)sizeof *list);
+    int64_t half;
+    uint32_t *list = room_for_chunk(t, &half);
     if (!list)
         return -1;
     FOR_CHUNKS(t->x.n, job) {
-        uint32_t *values = list + FGD_SPARSE_CHUNK;
+        uint32_t *values = list + half;
         int64_t found = FGD_CALL(scan)(&t->x, t->memory, t->mode, clears(t), lo, count, t->key, (uint8_t *)list,
                                        (uint8_t *)values);
         int64_t first = __atomic_fetch_add(&t->used, found, __ATOMIC_RELAXED), *row = t->chunk + c * FGD_FIELDS;
@@ -227,7 +238,8 @@ int64_t fgd_topk_narrow(fgd_topk *t)
 }
 
 /* A chunk's candidates: those that were kept, or else made anew into `list`. */
-static int64_t candidates(const fgd_topk *t, int64_t c, uint32_t *list, const uint32_t **index, const uint32_t **value)
+static int64_t candidates(const fgd_topk *t, int64_t c, uint32_t *list, int64_t half, const uint32_t **index,
+                          const uint32_t **value)
 {
     const int64_t *row = t->chunk + c * FGD_FIELDS;
     if (t->index) {
@@ -237,20 +249,21 @@ static int64_t candidates(const fgd_topk *t, int64_t c, uint32_t *list, const ui
     }
     int64_t lo = c * FGD_SPARSE_CHUNK;
     *index = list;
-    *value = list + FGD_SPARSE_CHUNK;
+    *value = list + half;
     return FGD_CALL(scan)(&t->x, t->memory, t->mode, 0, lo, FGD_MIN(t->x.n - lo, FGD_SPARSE_CHUNK), t->key, (uint8_t *)list,
-                          (uint8_t *)(list + FGD_SPARSE_CHUNK));
+                          (uint8_t *)(list + half));
 }
 
 /* Without candidates, the key known: how many of each chunk are above it and equal to it. */
 int fgd_topk_tally(fgd_topk *t, fgd_job *job)
 {
-    uint32_t *list = fgd_scratch(2 * FGD_SPARSE_CHUNK * (int64_t)sizeof *list);
+    int64_t half;
+    uint32_t *list = room_for_chunk(t, &half);
     if (!list)
         return -1;
     FOR_CHUNKS(t->x.n, job) {
         const uint32_t *index, *value;
-        int64_t *row = t->chunk + c * FGD_FIELDS, found = candidates(t, c, list, &index, &value);
+        int64_t *row = t->chunk + c * FGD_FIELDS, found = candidates(t, c, list, half, &index, &value);
         FGD_CALL(tally)(value, found, t->key, &row[FGD_START], &row[FGD_TIES]);
     }
     free(list);
@@ -260,12 +273,13 @@ int fgd_topk_tally(fgd_topk *t, fgd_job *job)
 /* The kept ones into the body. With 32 bits the memory changes here: p - c is 0. */
 int fgd_topk_emit(fgd_topk *t, fgd_job *job)
 {
-    uint32_t *list = fgd_scratch(2 * FGD_SPARSE_CHUNK * (int64_t)sizeof *list);
-    if (!list)
+    int64_t half = 0;
+    uint32_t *list = t->index ? NULL : room_for_chunk(t, &half);
+    if (!t->index && !list)
         return -1;
     FOR_CHUNKS(t->x.n, job) {
         const uint32_t *index, *value;
-        int64_t *row = t->chunk + c * FGD_FIELDS, found = candidates(t, c, list, &index, &value);
+        int64_t *row = t->chunk + c * FGD_FIELDS, found = candidates(t, c, list, half, &index, &value);
         uint8_t *indices = t->body + 4 * row[FGD_START];
         uint8_t *values = t->bits == 32 ? t->body + 4 * (t->k + row[FGD_START]) : (uint8_t *)(t->kept + row[FGD_START]);
         float *cleared = clears(t) ? t->memory : NULL;

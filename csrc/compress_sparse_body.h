@@ -99,6 +99,7 @@ FGD_INLINE int64_t FN(scan_floats)(const float *g, float *m, float *cleared, con
     WORDS least = (WORDS){0} + ((int32_t)key - 1);
     for (; i + 16 <= count; i += 16) {
         uint32_t any = 0;
+        FN(fetch)(g + i, m + i, mode);
 #pragma GCC unroll 4
         for (int j = 0; j < 16; j += LANES) {
             VEC p = FN(load_p)(g + i + j, m + i + j, mode);
@@ -201,6 +202,19 @@ static void FN(count_fine)(const uint32_t *value, int64_t count, uint32_t low, u
         if (above < span)
             bin[FGD_MIN(above >> shift, FGD_FINE_BINS - 1)]++;
     }
+}
+
+/* The `rank`-th largest of a few magnitudes, bit by bit: 31 counts, and no memory. */
+static uint32_t FN(kth_of_few)(const uint32_t *value, int64_t count, int64_t rank)
+{
+    uint32_t key = 0;
+    for (uint32_t bit = 1u << 30; bit; bit >>= 1) {
+        uint32_t from = key | bit, reach = 0;
+        for (int64_t i = 0; i < count; i++)
+            reach += MAGNITUDE(value[i]) >= from;
+        key = reach >= rank ? from : key;
+    }
+    return key;
 }
 
 /* How many magnitudes are above the key, and how many are it. */

@@ -63,7 +63,7 @@ __attribute__((target("pclmul,sse4.1"))) static uint32_t by_multiplying(uint32_t
 }
 #endif
 
-uint32_t fgd_crc32(uint32_t crc, const void *data, int64_t bytes)
+static uint32_t crc32(uint32_t crc, const void *data, int64_t bytes)
 {
     const uint8_t *p = data;
     crc = ~crc;
@@ -76,4 +76,10 @@ uint32_t fgd_crc32(uint32_t crc, const void *data, int64_t bytes)
     }
 #endif
     return ~by_table(crc, p, bytes);
+}
+
+uint32_t fgd_crc32_payload(const uint8_t *payload, int64_t bytes)
+{
+    enum { HEADER = 32, OWN = 4 };
+    return crc32(crc32(0, payload, HEADER - OWN), payload + HEADER, bytes - HEADER);
 }

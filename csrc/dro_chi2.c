@@ -12,105 +12,22 @@
  * Order:   the sums `sum` and `square` of z are carried along and made anew in heap order now and then; the tree's as in
  *          dro_tree.h. Plain C: every machine gives the same bits.
  */
-#include "dro_tree.h"
+#include "dro_heap.h"
 
-enum { GROUP = 64, TOUCHED = 512, AHEAD = 12 };
+enum { GROUP = 64, AHEAD = 12 };
 enum { REFUSED_INDEX = 1, REFUSED_LOSS, REFUSED_ZERO, REFUSED_OVERFLOW };
-
-static const double FGD_SLIGHT = 0x1p-60; /* of v + 1 / n: too little to be told from the floor */
-
-/* Leaves whose sums are to be made anew. */
-typedef struct {
-    int64_t size;
-    int32_t leaf[TOUCHED];
-} fgd_touched;
 
 int64_t fgd_chi2_layout(fgd_chi2 *w, int64_t n)
 {
     return fgd_tree_layout(&w->tree, n, n);
 }
 
-/* ---- sums and counts of active elements */
+/* ---- a step */
 
-static int32_t *fgd_counts(const fgd_chi2 *w, int64_t level)
+/* The smallest active element joins the floor; `sum` and `square` are those of z - ref. */
+static void fgd_drop(fgd_chi2 *w, double ref, fgd_touched *t)
 {
-    return w->count + (w->tree.first[level] - w->tree.first[1]);
-}
-
-static void fgd_raise(const fgd_chi2 *w, int64_t level, int64_t node)
-{
-    const double *c = fgd_tree_block(&w->tree, level, node);
-    int32_t active = 0;
-    if (level == 1)
-        for (int k = 0; k < 8; k++)
-            active += c[k] != 0.0;
-    else
-        for (int k = 0; k < 8; k++)
-            active += fgd_counts(w, level - 1)[8 * node + k];
-    fgd_counts(w, level)[node] = active;
-    w->tree.data[w->tree.first[level] + node] = fgd_tree_block_sum(c);
-}
-
-static void fgd_flush(const fgd_chi2 *w, fgd_touched *t)
-{
-    for (int64_t level = 1; level < w->tree.levels; level++) {
-        int64_t last = -1;
-        for (int64_t j = 0; j < t->size; j++) {
-            int64_t node = t->leaf[j] >> 3 * level;
-            if (node != last)
-                fgd_raise(w, level, node);
-            last = node;
-        }
-    }
-    t->size = 0;
-}
-
-static void fgd_touch(const fgd_chi2 *w, fgd_touched *t, int32_t leaf)
-{
-    if (t->size == TOUCHED)
-        fgd_flush(w, t);
-    t->leaf[t->size++] = leaf;
-}
-
-/* ---- the heap. The children of slot k are slots 8 k + 1 .. 8 k + 8; `key` begins 7 doubles behind a line, so that they share
- * one. */
-
-static void fgd_put(const fgd_chi2 *w, int64_t slot, double key, int32_t item)
-{
-    w->key[slot] = key;
-    w->item[slot] = item;
-    w->slot[item] = (int32_t)slot + 1;
-}
-
-static void fgd_sift_down(const fgd_chi2 *w, int64_t slot, double key, int32_t item)
-{
-    for (int64_t child; (child = 8 * slot + 1) < w->active;) {
-        int64_t end = FGD_MIN(child + 8, w->active), least = child;
-        double smallest = w->key[child];
-        for (int64_t k = child + 1; k < end; k++) {
-            int less = w->key[k] < smallest;
-            smallest = less ? w->key[k] : smallest;
-            least = less ? k : least;
-        }
-        if (key <= smallest)
-            break;
-        fgd_put(w, slot, smallest, w->item[least]);
-        slot = least;
-    }
-    fgd_put(w, slot, key, item);
-}
-
-static void fgd_sift_up(const fgd_chi2 *w, int64_t slot, double key, int32_t item)
-{
-    for (int64_t parent; slot > 0 && key < w->key[parent = (slot - 1) / 8]; slot = parent)
-        fgd_put(w, slot, w->key[parent], w->item[parent]);
-    fgd_put(w, slot, key, item);
-}
-
-/* The smallest active element joins the floor. */
-static void fgd_drop(fgd_chi2 *w, fgd_touched *t)
-{
-    double z = w->key[0];
+    double z = w->key[0] - ref;
     int32_t item = w->item[0];
     w->sum -= z;
     w->square -= z * z;
@@ -124,17 +41,16 @@ static void fgd_drop(fgd_chi2 *w, fgd_touched *t)
         w->sum = w->square = 0.0;
 }
 
-/* ---- a step */
-
-/* q keeps its values, a becomes `scale`, s becomes 0, and the sums are made anew. The heap's order stays. */
-static void fgd_rebuild(fgd_chi2 *w, double scale, fgd_touched *t)
+/* z becomes ((z - from) - off) a / scale, where from + off is s; then s is 0 and a is `scale`. The sums are made anew. The heap's
+ * order stays. Elements that far below the scale are nothing, unless all there is. */
+static void fgd_rebuild(fgd_chi2 *w, double from, double off, double scale, fgd_touched *t)
 {
     double factor = w->a / scale;
-    while (w->active > 0 && (w->key[0] - w->s) * factor < 1e-200) /* as far below the scale as that: nothing */
-        fgd_drop(w, t);
+    while (w->active > (w->v > 0.0 ? 0 : 1) && !(((w->key[0] - from) - off) * factor > 1e-200))
+        fgd_drop(w, 0.0, t);
     w->sum = w->square = 0.0;
     for (int64_t k = 0; k < w->active; k++) {
-        double z = (w->key[k] - w->s) * factor;
+        double z = ((w->key[k] - from) - off) * factor;
         w->key[k] = z;
         w->tree.data[w->item[k]] = z;
         w->sum += z;
@@ -144,6 +60,22 @@ static void fgd_rebuild(fgd_chi2 *w, double scale, fgd_touched *t)
     w->a = scale;
     w->s = 0.0;
     w->age = 0;
+}
+
+/* `sum` and `square` of z - ref, ref the largest z, which is returned: gains far above 1 would drown what tells elements
+ * apart. */
+static double fgd_centre(fgd_chi2 *w)
+{
+    double ref = 0.0;
+    for (int64_t k = 0; k < w->active; k++)
+        ref = FGD_MAX(ref, w->key[k]);
+    w->sum = w->square = 0.0;
+    for (int64_t k = 0; k < w->active; k++) {
+        double z = w->key[k] - ref;
+        w->sum += z;
+        w->square += z * z;
+    }
+    return ref;
 }
 
 static void fgd_gain(fgd_chi2 *w, int64_t i, double gain, fgd_touched *t)
@@ -161,29 +93,75 @@ static void fgd_gain(fgd_chi2 *w, int64_t i, double gain, fgd_touched *t)
     fgd_touch(w, t, (int32_t)i);
 }
 
-static void fgd_project(fgd_chi2 *w, fgd_touched *t)
+/* The sum of q is 1, right after a rebuild. */
+static void fgd_share(fgd_chi2 *w)
 {
-    double n = (double)w->own.n;
+    if (w->v == 0.0)
+        w->a = 1.0 / w->sum;
+    else
+        w->v = FGD_MAX((1.0 - w->a * w->sum) / (double)w->own.n, 0.0);
+}
+
+/* `ref`: 0, or what fgd_centre returned. */
+static void fgd_project(fgd_chi2 *w, double ref, fgd_touched *t)
+{
+    double n = (double)w->own.n, centred = (double)w->active;
     for (int whole = 1;;) { /* whether the floor is in the superset */
         double m = (double)w->active, size = whole ? n : m;
         double room = whole ? w->excess : (m - n) / n + w->excess * m / n;
-        double sum = w->sum - m * w->s, square = w->square - w->s * (2.0 * w->sum - m * w->s);
+        double from = whole || ref == 0.0 ? w->s : ref, d = from - ref; /* z - from is what follows is about */
+        double sum = w->sum - m * d, square = w->square - d * (2.0 * w->sum - m * d);
         double mean = sum / size, variance = FGD_MAX(square / size - mean * mean, 0.0);
         double simplex = mean - 1.0 / (w->a * size);
         double ball = room > 0.0 ? mean - sqrt(variance / room) : INFINITY;
         double cut = FGD_MIN(simplex, ball);
         if (whole && cut >= 0.0) {
             whole = 0;
-        } else if (!whole && m > 1.0 && w->key[0] - w->s <= cut) {
-            fgd_drop(w, t);
-        } else {
-            if (ball < simplex)
-                w->a = 1.0 / (size * (mean - cut));
-            if (!whole)
-                w->s += cut;
-            w->v = whole ? FGD_MAX((1.0 - w->a * sum) / n, 0.0) : 0.0;
-            return;
+            continue;
         }
+        if (!whole && m > 1.0 && w->key[0] - from <= cut) {
+            fgd_drop(w, ref, t);
+            continue;
+        }
+        if (ref != 0.0 && m < centred) { /* what was dropped may have been far larger: its rounding must go too */
+            centred = m;
+            fgd_centre(w);
+            continue;
+        }
+        if (ball < simplex)
+            w->a = 1.0 / (size * (mean - cut));
+        w->v = whole ? FGD_MAX((1.0 - w->a * sum) / n, 0.0) : 0.0;
+        if (ref != 0.0) {
+            fgd_rebuild(w, from, whole ? 0.0 : cut, 1.0, t);
+            fgd_share(w);
+        } else if (!whole) {
+            w->s += cut;
+        }
+        return;
+    }
+}
+
+/* An empty floor would lie below all q, far below where they differ little: the smallest element makes a new one. */
+static void fgd_ground(fgd_chi2 *w, fgd_touched *t)
+{
+    if (w->active < w->own.n)
+        return;
+    w->s = w->key[0];
+    fgd_drop(w, 0.0, t);
+    fgd_rebuild(w, w->s, 0.0, w->a, t);
+}
+
+/* Elements that cannot be told from the floor join it. Rebuild before a underflows, differences z - s lose digits, or rounding
+ * adds up. With v = 0 the active elements have all there is. */
+static void fgd_refresh(fgd_chi2 *w, fgd_touched *t)
+{
+    double slight = 0x1p-60 * (w->v + 1.0 / (double)w->own.n);
+    while (w->active > (w->v > 0.0 ? 0 : 1) && w->a * (w->key[0] - w->s) < slight)
+        fgd_drop(w, 0.0, t);
+    double m = (double)w->active;
+    if (w->a < 1e-100 || !(w->s * m <= 4.0 * (w->sum - m * w->s)) || (w->age > 65536 && (double)w->age > 4.0 * m)) {
+        fgd_rebuild(w, w->s, 0.0, 1.0, t);
+        fgd_share(w);
     }
 }
 
@@ -222,17 +200,15 @@ int64_t fgd_chi2_update(fgd_chi2 *w, int64_t count, const int64_t *index, const 
     int64_t refused = fgd_gains(w, count, index, loss, gain, &total);
     if (!refused && !w->own.fixed && total > 0.0) {
         fgd_touched t = {.size = 0};
-        if (total > 1e100 * w->a) /* squares must not overflow */
-            fgd_rebuild(w, FGD_MAX(total, 1.0), &t);
+        int large = total > 1024.0;
+        if (large)
+            fgd_rebuild(w, w->s, 0.0, total * 0x1p-32, &t);
         for (int64_t j = 0; j < count; j++)
             fgd_gain(w, index[j], gain[j], &t);
-        fgd_project(w, &t);
-        while (w->active > 0 && w->a * (w->key[0] - w->s) < FGD_SLIGHT * (w->v + 1.0 / (double)w->own.n))
-            fgd_drop(w, &t);
+        fgd_ground(w, &t);
+        fgd_project(w, large ? fgd_centre(w) : 0.0, &t);
         w->age += count;
-        double m = (double)w->active;
-        if (w->a < 1e-100 || w->a * w->s * m > 16.0 || (w->age > 65536 && (double)w->age > 4.0 * m))
-            fgd_rebuild(w, 1.0, &t);
+        fgd_refresh(w, &t);
         fgd_flush(w, &t);
     }
     if (gain != own)
@@ -260,7 +236,7 @@ static int64_t fgd_weighted_child(const fgd_chi2 *w, int64_t level, int64_t node
     double total = fgd_tree_block_sum(weight);
     if (!(total > 0.0)) {
         int64_t k = 0;
-        while (fgd_counts(w, level - 1)[8 * node + k] == 0)
+        while (k < 7 && !(level == 1 ? c[k] > 0.0 : fgd_counts(w, level - 1)[8 * node + k] > 0))
             k++;
         *mass = 0.0;
         return 8 * node + k;
@@ -270,17 +246,11 @@ static int64_t fgd_weighted_child(const fgd_chi2 *w, int64_t level, int64_t node
     return 8 * node + fgd_tree_child(weight, mass);
 }
 
-/* What *mass, a share of the whole, becomes at the top. */
-static double fgd_weighted_total(const fgd_chi2 *w)
-{
-    return w->sum - (double)w->active * w->s;
-}
-
 /* Draws of up to GROUP elements, all of them on a level before any goes to the next: their misses overlap. */
 static void fgd_draw(const fgd_chi2 *w, int64_t count, int64_t *out)
 {
     uint32_t word[2 * GROUP];
-    double mass[GROUP], n = (double)w->own.n, total = fgd_weighted_total(w);
+    double mass[GROUP], n = (double)w->own.n, total = w->sum - (double)w->active * w->s;
     double share = w->active > 0 ? w->own.floor + (1.0 - w->own.floor) * n * w->v : 1.0; /* drawn uniformly */
     int64_t where[GROUP], deep = 0;
     fgd_job job = {0};

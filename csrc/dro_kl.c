@@ -1,75 +1,23 @@
 /* The Kullback-Leibler sampler: draws from p and entropic mirror steps on p, p in a KL ball around the uniform distribution.
  *
  * Formula: p_i = exp(log_v + x_i), x_i = a (z_i - s) for the active elements and 0 for all others, which are said to be on the
- *          floor. A step adds gains >= 0 to some x_i, then p <- max(delta / n, C p^gamma), 0 < gamma <= 1: gamma is 1 if that is in
- *          the ball, and else where D = R. gamma and C for a superset of those above delta / n: the others have delta / n. Whatever
- *          they put at or below delta / n is there in the end too (two such curves with one sum and one entropy cross once, so
- *          fewer elements above means a smaller gamma). Start with everything; drop the floor, then the smallest elements.
- *          D needs sums of e^(gamma x), x e^(gamma x), x^2 e^(gamma x): Taylor's series about each bin's lower edge, whose
- *          coefficients are the bin's moments. Bins are at most 1/2 wide in x: what 14 terms leave out is below 1e-15.
+ *          floor. A step adds gains >= 0 to some x_i, then p <- max(delta / n, C p^gamma), 0 < gamma <= 1; gamma is 1 if that is
+ *          in the ball, and else where D = R. Take gamma and C for a superset of those above delta / n, the others having that:
+ *          whatever they put at or below delta / n is there in the end too. (Of two such curves of x with one sum, the steeper
+ *          one has more entropy to lose: what is cut too early would need a curve both steeper and of the same D.) Start with
+ *          everything; drop the floor, then the smallest elements.
  * Cost:    a projection is some Newton steps of 50 operations a bin, whatever n is; an element is looked at again only when it
  *          joins the floor, or once in 60 doublings of the bins' width. Draws: O(1), rejection within a bin, 1.65 tries at most.
  * Order:   bins ascending. Plain C and own exponentials: every machine gives the same bits.
  */
-#include "dro_bins.h"
-#include "dro_exp.h"
+#include "dro_tilt.h"
 
 enum { GROUP = 64, AHEAD = 12 };
 enum { REFUSED_INDEX = 1, REFUSED_LOSS, REFUSED_ZERO };
 
-static const double FGD_BIN = 0.5;                       /* largest width of a bin in x */
-static const double FGD_RANGE = 2000.0, FGD_KEPT = 1500.0; /* x beyond the first: all below the second from the top join the floor */
-static const double FGD_CAP = 50.0;                      /* of a gain */
-
-/* What one gamma gives. */
-typedef struct {
-    double log_c;      /* p_i = exp(log_c + gamma x_i) above the floor */
-    double divergence, slope; /* D and dD / d gamma */
-} fgd_tilt;
-
-/* `whole`: the elements on the floor are free too; else they have delta / n each. */
-static fgd_tilt fgd_tilted(const fgd_kl *w, int whole, double gamma)
-{
-    double n = (double)w->own.n, m = (double)w->active, step = w->a * w->width, y = gamma * step, c[FGD_MOMENTS - 2] = {1.0};
-    for (int j = 1; j < FGD_MOMENTS - 2; j++)
-        c[j] = c[j - 1] * y / (double)j;
-    double highest = gamma * w->a * (fgd_bin_edge(w, w->top + 1) - w->s), shift = highest > 30.0 ? highest : 0.0;
-    double beyond = 0.0, t0 = 0.0, t1 = 0.0, t2 = 0.0; /* of the active elements; `beyond`: sum of e^(gamma x) - 1 */
-    for (int64_t bin = w->base > 0; bin <= w->top; bin++) {
-        const double *moment = w->moment[bin];
-        if (fgd_bin_size(w, bin) == 0)
-            continue;
-        double p0 = 0.0, p1 = 0.0, p2 = 0.0, x = w->a * (fgd_bin_edge(w, bin) - w->s), e = fgd_exp(gamma * x - shift);
-        for (int j = FGD_MOMENTS - 3; j > 0; j--) { /* small terms first */
-            p0 += c[j] * moment[j];
-            p1 += c[j] * moment[j + 1];
-            p2 += c[j] * moment[j + 2];
-        }
-        double count = (double)fgd_bin_size(w, bin);
-        beyond += e * p0 + fgd_expm1(gamma * x - shift) * count;
-        p0 += count;
-        p1 += moment[1];
-        p2 += moment[2];
-        t0 += e * p0;
-        t1 += e * (x * p0 + step * p1);
-        t2 += e * (x * x * p0 + 2.0 * x * step * p1 + step * step * p2);
-    }
-    fgd_tilt t;
-    if (whole) {
-        double e = fgd_exp(-shift);
-        t0 += (n - m) * e;
-        double mean = t1 / t0, log_mean = shift == 0.0 ? fgd_log1p(beyond / n) : fgd_log(t0 / n) + shift;
-        t.log_c = -fgd_log(n) - log_mean;
-        t.divergence = gamma * mean - log_mean;
-        t.slope = gamma * (t2 / t0 - mean * mean);
-    } else {
-        double floors = (n - m) * (w->own.floor / n), mass = 1.0 - floors, mean = t1 / t0;
-        t.log_c = fgd_log(mass / t0) - shift;
-        t.divergence = mass * (fgd_log(n) + t.log_c + gamma * mean) + floors * fgd_log(w->own.floor);
-        t.slope = mass * gamma * (t2 / t0 - mean * mean);
-    }
-    return t;
-}
+static const double FGD_BIN = 0.5;                         /* largest width of a bin in x */
+static const double FGD_RANGE = 2000.0, FGD_KEPT = 1500.0; /* if x exceeds the first, all that is lower by the second is floor */
+static const double FGD_CAP = 50.0;                        /* of a gain */
 
 /* z becomes a z, s 0 and a 1; elements that cannot be told from the floor join it; all bins are made anew. */
 static void fgd_kl_rebuild(fgd_kl *w, double width)
@@ -98,7 +46,7 @@ static void fgd_kl_rebuild(fgd_kl *w, double width)
  * between bounds; `gamma` is where to start. */
 static double fgd_kl_solve(fgd_kl *w, int whole, double gamma, fgd_tilt *t)
 {
-    double low = 0.0, high = 2.0, last = INFINITY; /* 2: nothing is known of 1 yet */
+    double low = 0.0, high = 2.0; /* 2: nothing is known of 1 yet */
     for (int step = 0; step < 200; step++) {
         double y = gamma * w->a * w->width;
         if (y > FGD_BIN || (w->base > 0 && y < 0.25 * FGD_BIN)) /* too wide for the series; or the lowest bin would count */
@@ -110,11 +58,14 @@ static double fgd_kl_solve(fgd_kl *w, int whole, double gamma, fgd_tilt *t)
             low = gamma;
         else
             high = gamma;
+        if (high - low <= 0x1p-50 * gamma)
+            break;
         double ratio = fgd_log(FGD_MAX(t->divergence, 0.0) / w->radius);
         double by = gamma * fgd_expm1(-ratio * t->divergence / (gamma * t->slope)), next = gamma + by, size = fabs(by);
-        if (size <= 0x1p-52 * gamma || (step > 3 && size < 1e-9 * gamma && size >= 0.5 * last))
-            break;
-        last = size;
+        if (size <= 0x1p-27 * gamma && next <= 1.0) { /* what the next step would find is below rounding */
+            t->log_c -= by * t->mean;
+            return next;
+        }
         if (high == 2.0 && next >= 1.0)
             next = 1.0;
         gamma = next > low && next < high ? next : 0.5 * (low + FGD_MIN(high, 1.0));
@@ -162,15 +113,49 @@ static void fgd_kl_project(fgd_kl *w)
     }
 }
 
+/* An empty floor would lie below all p, far below where they differ little: the smallest element makes a new one. */
+static void fgd_kl_ground(fgd_kl *w)
+{
+    if (w->active < w->own.n)
+        return;
+    int64_t bin = 0;
+    while (fgd_bin_size(w, bin) == 0)
+        bin++;
+    if (w->heaped != bin)
+        fgd_bin_heap(w, bin);
+    w->s = w->z[w->item[0]];
+    fgd_bin_drop(w, bin, 0);
+    fgd_kl_rebuild(w, FGD_BIN);
+}
+
+/* Rebuild before differences z - s lose digits or z spreads too far, and keep the bins as wide as the series allow. */
+static void fgd_kl_refresh(fgd_kl *w)
+{
+    while (w->top > 0 && fgd_bin_size(w, w->top) == 0)
+        w->top--;
+    double range = w->a * (fgd_bin_edge(w, w->top + 1) - w->s);
+    if (w->width >= 0x1p60 || w->a * w->s > 16.0 || range > FGD_RANGE)
+        fgd_kl_rebuild(w, FGD_BIN);
+    while (w->a * w->width <= 0.5 * FGD_BIN) {
+        if (w->base > 0)
+            fgd_kl_rebuild(w, FGD_BIN);
+        else
+            fgd_bin_widen(w);
+    }
+}
+
 /* What draws need: bounds on the weights, bin by bin, beside the uniform part n v. An element's weight there is p_i - v. */
 static void fgd_kl_bound(fgd_kl *w)
 {
     double v = fgd_exp(w->log_v);
     w->share[0] = v * (double)w->own.n;
     for (int64_t bin = 0; bin <= w->top; bin++) {
-        double x = w->a * (fgd_bin_edge(w, bin + 1) - w->s);
-        w->ceiling[bin] = w->log_v > -600.0 ? v * fgd_expm1(x) : fgd_exp(w->log_v + x);
-        w->share[bin + 1] = w->share[bin] + (fgd_bin_size(w, bin) > 0 ? w->ceiling[bin] * (double)fgd_bin_size(w, bin) : 0.0);
+        double x = w->a * (fgd_bin_edge(w, bin + 1) - w->s), size = (double)fgd_bin_size(w, bin);
+        w->share[bin + 1] = w->share[bin];
+        if (size > 0.0) {
+            w->ceiling[bin] = w->log_v > -600.0 ? v * fgd_expm1(x) : fgd_exp(w->log_v + x);
+            w->share[bin + 1] += w->ceiling[bin] * size;
+        }
     }
 }
 
@@ -226,16 +211,9 @@ int64_t fgd_kl_update(fgd_kl *w, int64_t count, const int64_t *index, const doub
     if (!refused && !w->own.fixed) {
         for (int64_t j = 0; j < count; j++)
             fgd_kl_gain(w, index[j], gain[j], old[j]);
+        fgd_kl_ground(w);
         fgd_kl_project(w);
-        double range = w->a * (fgd_bin_edge(w, w->top + 1) - w->s);
-        if (w->width >= 0x1p60 || w->a * w->s > 16.0 || range > FGD_RANGE)
-            fgd_kl_rebuild(w, FGD_BIN);
-        while (w->a * w->width <= 0.5 * FGD_BIN) {
-            if (w->base > 0)
-                fgd_kl_rebuild(w, FGD_BIN);
-            else
-                fgd_bin_widen(w);
-        }
+        fgd_kl_refresh(w);
         fgd_kl_bound(w);
     }
     if (gain != own)

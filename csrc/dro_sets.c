@@ -40,12 +40,6 @@ int64_t fgd_sets_bins(void)
     return SET_BINS;
 }
 
-static void set_range(const fgd_set *s, int64_t lo, int64_t count, double *part)
-{
-    double wide[SET_BLOCK];
-    FGD_CALL(set_range)(FGD_CALL(set_block)(s, lo, count, wide), count, part);
-}
-
 void fgd_sets_pass(fgd_set *s, fgd_job *job)
 {
     int64_t blocks = fgd_sets_blocks(s->n), bins[SET_BINS];
@@ -57,7 +51,7 @@ void fgd_sets_pass(fgd_set *s, fgd_job *job)
             double *part = s->part + block * SET_PART;
             switch (s->phase) {
             case SET_RANGE:
-                set_range(s, lo, count, part);
+                FGD_CALL(set_range)(s, lo, count, part);
                 break;
             case SET_MOMENTS:
                 FGD_CALL(set_moments)(s, lo, count, part);
@@ -141,6 +135,12 @@ static int set_count_between(fgd_set *s, int64_t least, int64_t most)
     return 1;
 }
 
+int set_begin_count(fgd_set *s)
+{
+    s->wanted = FGD_MIN(FGD_MAX((int64_t)ceil(s->alpha * (double)s->n), 1), s->n);
+    return set_count_between(s, set_image(s->low + 0.0), set_image(s->high + 0.0));
+}
+
 static int set_begin(fgd_set *s, const double *sum)
 {
     s->bad = sum[0] != 0.0 ? 1 : s->logs && sum[1] <= 0.0 ? 2 : 0;
@@ -154,11 +154,8 @@ static int set_begin(fgd_set *s, const double *sum)
         s->value = s->high;
         return set_finish_sides(s, s->high, each, each, each);
     }
-    if (s->kind == SET_QUANTILE) {
-        double places = s->alpha * (double)s->n;
-        s->wanted = FGD_MIN(FGD_MAX((int64_t)ceil(places), 1), s->n);
-        return set_count_between(s, set_image(sum[1] + 0.0), set_image(sum[2] + 0.0));
-    }
+    if (s->kind == SET_QUANTILE)
+        return set_begin_count(s);
     set_reference(s, s->high, set_exponent(s->high, s->low));
     if (s->kind != SET_LINEAR)
         return set_begin_tilt(s);
@@ -182,8 +179,11 @@ static int set_again(fgd_set *s, double c, int32_t e, double cut)
 static int set_fold_linear(fgd_set *s, const double *sum)
 {
     double left = sum[0], mean = sum[1], spread = sum[2] / left, low = sum[3], n = (double)s->n;
-    if (left == s->ties)
-        return set_finish_ties(s);
+    if (left == s->ties) {
+        set_finish_ties(s);
+        s->value -= s->unit * ((n - left) / (2.0 * left * n));
+        return 1;
+    }
     if (low >= s->top) /* alike from here, but not from nearer */
         return set_again(s, s->high, s->c == s->high ? s->e - 1074 : s->e - 50, -4.0);
     double unit = ldexp(s->unit, -s->e), narrow = left == n ? 2.0 * s->radius : (left - n + 2.0 * s->radius * left) / n;
@@ -193,7 +193,7 @@ static int set_fold_linear(fgd_set *s, const double *sum)
     double c = set_place(s, mean);
     int32_t e = s->e + set_exponent(s->top, low);
     int far = (fabs(mean) > 16.0 * deep && c != s->c) || s->top - low < 0x1p-100;
-    if (far && s->references < 8)
+    if (far && s->references < 64)
         return set_again(s, c, e, -ldexp(deep * (1.0 + 0x1p-20), s->e - e) - ldexp(fabs(c) * 0x1p-52, -e));
     double theta = FGD_MIN(mean - deep, nextafter(s->top, -INFINITY));
     s->stored = s->store;
@@ -223,6 +223,8 @@ static int set_fold_bins(fgd_set *s)
         s->stored = 1;
         return set_count_between(s, least, FGD_MIN(set_image(s->most), least + (int64_t)(((uint64_t)1 << s->shift) - 1)));
     }
+    if (s->kind == SET_CAPPED)
+        return set_begin_caps(s, set_number(least));
     double places = s->alpha * (double)s->n, rest = FGD_MAX(places - s->over, 0.0);
     return set_finish_sides(s, set_number(least), 1.0 / places, rest / places / (double)s->bins[bin], 0.0);
 }

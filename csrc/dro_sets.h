@@ -72,6 +72,8 @@ static inline int set_finish_ties(fgd_set *s)
 }
 
 int set_begin_tilt(fgd_set *s);
+int set_begin_count(fgd_set *s);
+int set_begin_caps(fgd_set *s, double quantile);
 int set_fold_spread(fgd_set *s, const double *sum);
 int set_fold_tilt(fgd_set *s, const double *sum);
 int set_fold_caps(fgd_set *s, const double *sum);

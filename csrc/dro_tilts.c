@@ -5,8 +5,10 @@
  * log(L - D)), which is nearly a line too. A step that leaves the bracket is replaced by bisection.
  * Floor (projection). p_i = max(floor / n, C e^x): C follows from the active elements, those above x = log(floor / (n C)), and is
  * taken again until they are the ones that it makes active: Newton's method for a convex piecewise linear equation.
- * Caps (KL-CVaR). p_i = min(exp(x_i - u), 1) / (alpha n). From the u without caps on, u' = u - log((alpha n - m) / T), where m
- * elements are above u and T = sum of exp(x - u) over the others: Newton's method again, and u decreases.
+ * Caps (KL-CVaR). p_i = min(exp(x_i - u), 1) / (alpha n). If the u without caps is below max x, u starts from the ceil(alpha n)-th
+ * largest x, where H(u) = sum of min(exp(x - u), 1) is at least alpha n. Then u' = u - log((alpha n - m) / T), where m elements
+ * are above u and T = sum of exp(x - u) over the others: Newton's method for a concave function of exp(-u), so that after one
+ * step u only decreases. x is measured from that element, and keeps its digits however small the temperature is.
  *
  * Where x is small, sums of e^x - 1 take the place of those of e^x, so that large temperatures lose nothing.
  */
@@ -28,6 +30,12 @@ static void set_slope(fgd_set *s, double slope)
     s->slope = slope;
 }
 
+/* x of the element z. */
+static double set_x(const fgd_set *s, double z)
+{
+    return (z * s->head - s->centre) * s->scale * s->slope;
+}
+
 static int set_tilt_from(fgd_set *s, double slope, double cut, double from)
 {
     set_slope(s, slope);
@@ -40,8 +48,16 @@ static int set_tilt_from(fgd_set *s, double slope, double cut, double from)
 int set_begin_tilt(fgd_set *s)
 {
     s->fast = INFINITY;
-    if (s->unit > 0.0)
-        return set_tilt_from(s, ldexp(1.0, s->e) / s->unit, s->kind == SET_CAPPED ? INFINITY : -INFINITY, 0.0);
+    s->span = s->e;
+    s->span_head = s->head;
+    s->span_centre = s->centre;
+    s->span_scale = s->scale;
+    if (s->unit > 0.0) {
+        int e;
+        double slope = 1.0 / frexp(s->unit, &e);
+        set_reference(s, s->high, e);
+        return set_tilt_from(s, slope * ldexp(1.0, s->e - e), s->kind == SET_CAPPED ? INFINITY : -INFINITY, 0.0);
+    }
     if (s->logs)
         return set_tilt_from(s, ldexp(1.0, s->e), -INFINITY, 0.0);
     if (s->radius >= fgd_log((double)s->n / s->ties))
@@ -69,9 +85,9 @@ static double set_log_mean(const fgd_set *s, const double *sum)
     return sum[1] > 0.5 * n ? fgd_log1p(sum[4] / n) : fgd_log(sum[1] / n);
 }
 
-static int set_finish_tilted(fgd_set *s, double slope, double factor, double from, double place)
+static int set_finish_tilted(fgd_set *s, double slope, double factor, double from, double value)
 {
-    s->value = set_place(s, place);
+    s->value = value;
     set_slope(s, slope);
     s->factor = factor;
     s->from = from;
@@ -88,7 +104,7 @@ static double set_next_slope(fgd_set *s, double distance, double gradient, doubl
     else
         ratio = distance > 0.0 ? fgd_exp(fgd_log(radius / distance) * (distance / gradient)) : INFINITY;
     *(distance < radius ? &s->slow : &s->fast) = s->slope;
-    double next = s->slope * FGD_MIN(FGD_MAX(ratio, 0x1p-7), 0x1p7);
+    double next = s->slope * FGD_MIN(FGD_MAX(ratio, 0x1p-20), 0x1p20);
     if (next > s->slow && next < s->fast)
         return next;
     if (s->fast == INFINITY)
@@ -103,13 +119,13 @@ int set_fold_tilt(fgd_set *s, const double *sum)
     double log_factor = idle == 0.0 ? -set_log_mean(s, sum) : fgd_log(n * mass / sum[1]); /* log(n C) */
     double log_floor = s->floor > 0.0 ? fgd_log(s->floor) : -INFINITY, cut = log_floor - log_factor;
     s->stored = s->logs;
-    if (s->floor > 0.0 && !(sum[6] <= cut && cut < sum[7]) && s->references++ < 50) {
+    if (s->floor > 0.0 && !(set_x(s, sum[6]) <= cut && cut < set_x(s, sum[7])) && s->references++ < 50) {
         s->cut = cut;
         return 1;
     }
     s->references = 0;
     if (s->radius == INFINITY) /* a penalty */
-        return set_finish_tilted(s, s->slope, mass / sum[1], 0.0, -log_factor / s->slope);
+        return set_finish_tilted(s, s->slope, mass / sum[1], 0.0, set_place(s, -log_factor / s->slope));
     double distance = mass * (mean + log_factor) + (idle > 0.0 ? idle * (s->floor / n) * log_floor : 0.0);
     double next = s->slope, noise = 0x1p-51 * (fabs(mean) + fabs(log_factor) + s->radius);
     int done = (s->logs && s->tries == 0 && distance <= s->radius) || fabs(distance - s->radius) <= noise || s->tries++ >= 100;
@@ -117,33 +133,40 @@ int set_fold_tilt(fgd_set *s, const double *sum)
         next = set_next_slope(s, distance, mass * spread, s->logs ? 0.0 : fgd_log(n / s->ties));
     double step = next / s->slope - 1.0, growth = mean * step + 0.5 * spread * step * step; /* of the logarithm of sum[1] */
     if (fabs(step) <= 0x1p-28)
-        return set_finish_tilted(s, next, mass / sum[1] * (1.0 - growth), 0.0, (mean + spread * step) / s->slope);
+        return set_finish_tilted(s, next, mass / sum[1] * (1.0 - growth), 0.0,
+                                 set_place(s, (mean + spread * step) / s->slope));
     return set_tilt_from(s, next, fabs(step) < 0.5 ? cut + growth : -INFINITY, 0.0);
 }
 
+/* The value is sum of p z over the capped + (weight of the others) u + lambda log alpha, from the largest z. */
 static int set_finish_caps(fgd_set *s, double u, const double *sum)
 {
     double places = s->alpha * (double)s->n, rest = (places - sum[0]) / places;
-    return set_finish_tilted(s, s->slope, 1.0 / places, u, (sum[5] / places + u * rest + fgd_log(s->alpha)) / s->slope);
+    double level = (s->c * s->span_head - s->span_centre) * s->span_scale + ldexp(u / s->slope, s->e - s->span);
+    double value = sum[5] / places + rest * level + ldexp(fgd_log(s->alpha) / s->slope, s->e - s->span);
+    double half = 0.5 * s->high + ldexp(value, s->span - 1);
+    return set_finish_tilted(s, s->slope, 1.0 / places, u, 2.0 * half);
+}
+
+int set_begin_caps(fgd_set *s, double quantile)
+{
+    set_reference(s, quantile, s->e);
+    return set_tilt_from(s, s->slope, 0.0, 0.0);
 }
 
 int set_fold_caps(fgd_set *s, const double *sum)
 {
-    double n = (double)s->n, u, rest = s->alpha * n - sum[0];
+    double n = (double)s->n;
     if (s->cut == INFINITY) {
         double level = set_log_mean(s, sum);
-        u = level - fgd_log(s->alpha);
-        if (u >= 0.0)
-            return set_finish_tilted(s, s->slope, 1.0 / sum[1], 0.0, level / s->slope);
-        return set_tilt_from(s, s->slope, u, u);
+        if (level >= fgd_log(s->alpha))
+            return set_finish_tilted(s, s->slope, 1.0 / sum[1], 0.0, set_place(s, level / s->slope));
+        return set_begin_count(s);
     }
-    if (rest <= 0.0)
-        return set_finish_caps(s, s->cut, sum);
-    if (sum[1] == 0.0)
-        return set_tilt_from(s, s->slope, s->cut, sum[6]);
+    double rest = s->alpha * n - sum[0];
     double gap = sum[4] > -0.5 * n ? -sum[4] - n * (1.0 - s->alpha) : rest - sum[1]; /* the same number, rounded less */
-    u = s->from == s->cut ? s->cut - fgd_log1p(gap / sum[1]) : s->from - fgd_log(rest / sum[1]);
-    if (u >= s->cut || (sum[6] <= u && u <= sum[7]) || s->tries++ >= 100)
-        return set_finish_caps(s, FGD_MIN(u, s->cut), sum);
+    double u = s->cut - fgd_log1p(gap / sum[1]);
+    if (u == s->cut || (set_x(s, sum[6]) <= u && u <= set_x(s, sum[7])) || s->tries++ >= 100)
+        return set_finish_caps(s, u, sum);
     return set_tilt_from(s, s->slope, u, u);
 }

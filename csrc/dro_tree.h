@@ -14,8 +14,6 @@
 #include "fastgd.h"
 #include "simd.h"
 
-enum { FGD_TREE_LEVELS = 11 }; /* 8^11 > 2^31 leaves */
-
 /* The block whose sum is node `node` of level `level` >= 1; level t->levels: the block whose sum is the total. */
 FGD_INLINE double *fgd_tree_block(const fgd_tree *t, int64_t level, int64_t node)
 {

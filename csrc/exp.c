@@ -8,16 +8,17 @@
 
 double fgd_exp(double x)
 {
-    v8d less;
-    return exp8((v8d){0} + x, &less)[0];
+    VEC less;
+    x = FGD_MIN(FGD_MAX(x, -800.0), 709.0);
+    return exp_d(ALL(x), &less)[0];
 }
 
 double fgd_log(double x)
 {
-    return log8((v8d){0} + x)[0];
+    return log_d(ALL(x))[0];
 }
 
 double fgd_log1p(double x)
 {
-    return x > -0.29 && x < 0.41 ? log_near_one((v8d){0} + x, (v8d){0})[0] : fgd_log(1.0 + x);
+    return x > -0.29 && x < 0.41 ? log_near_one_d(ALL(x), ALL(0.0))[0] : fgd_log(1.0 + x);
 }

@@ -2,7 +2,7 @@
 #ifndef FGD_EXP_SCALAR_H
 #define FGD_EXP_SCALAR_H
 
-double fgd_exp(double x);
+double fgd_exp(double x);   /* x is brought between -800 and 709 */
 double fgd_log(double x);   /* of finite x > 0 */
 double fgd_log1p(double x); /* of finite x > -1 */
 

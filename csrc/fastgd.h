@@ -104,7 +104,7 @@ int fgd_hashing_columns(const fgd_rows *x, int64_t layer, int64_t length, int64_
                         uint64_t seed, uint8_t *flags, int64_t stride, char *bad, fgd_job *job);
 
 /* ---- compress: what all codecs share (csrc/compress.c) */
-uint32_t fgd_crc32(uint32_t crc, const void *data, int64_t bytes); /* as zlib's; start with 0 */
+uint32_t fgd_crc32_payload(const uint8_t *payload, int64_t bytes); /* as zlib's, of all but the header's last four bytes */
 
 typedef struct {
     const char *data;         /* n floating-point numbers */
@@ -121,9 +121,13 @@ typedef struct {
     const uint8_t *body;
 } fgd_payload;
 
+typedef struct {
+    fgd_job job;
+    float most;               /* max |p_i|; not finite where one is not. Zero-initialise */
+} fgd_scan;
+
 int64_t fgd_compress_tickets(int64_t n);
-/* the bits of max |p_i| as a float */
-void fgd_compress_largest(const fgd_vector *x, const float *memory, fgd_mode mode, uint32_t *most, fgd_job *job);
+void fgd_compress_largest(const fgd_vector *x, const float *memory, fgd_mode mode, fgd_scan *scan);
 void fgd_compress_identity(const fgd_vector *x, float *memory, fgd_mode mode, uint8_t *body, fgd_job *job);
 int fgd_compress_check(const fgd_payload *q);
 /* out = c of one payload, or with `add` out += scale c of `count` payloads in their order */
@@ -134,7 +138,7 @@ void fgd_compress_decode_range(const fgd_payload *q, int64_t lo, int64_t hi, flo
 int64_t fgd_compress_signs_tickets(int64_t n);
 void fgd_compress_signs(const fgd_vector *x, float *memory, fgd_mode mode, float upper, float lower, uint8_t *bits, double *sums,
                         int sides, fgd_job *job);
-double fgd_compress_total(const double *sums, int64_t chunks);
+void fgd_compress_scales(const double *sums, int64_t n, int sides, uint8_t *body); /* the body's first one or two floats */
 void fgd_compress_add_bits(const uint8_t *bits, int64_t n, float upper, float lower, float *out, fgd_job *job);
 int64_t fgd_compress_vote_tickets(int64_t n);
 void fgd_compress_vote(const uint8_t *const *bits, int64_t voters, int64_t n, uint8_t *out, fgd_job *job);
@@ -254,7 +258,7 @@ typedef struct {
 typedef struct {
     int64_t n, capacity;      /* leaves in use; leaves there is room for, those from n on are 0 */
     int64_t levels;
-    int64_t first[12];        /* where level l begins, in doubles; level 0: the leaves; first[levels]: where `data` ends */
+    int64_t first[12];        /* where level l begins in `data`, 0: the leaves; first[levels]: its end (2^31 leaves: 11) */
     double *data;             /* on a boundary of 64 bytes */
     fgd_extremes *extremes;   /* kept by changes; NULL: they are not */
 } fgd_tree;
@@ -351,6 +355,8 @@ typedef struct {
     int32_t tries;            /* folds of the solver so far */
     int32_t e;                /* y = (z - c) 2^-e, as (z head - centre) scale */
     double c, head, centre, scale;
+    int32_t span;             /* the same from the largest z, in a unit as large as all differences */
+    double span_head, span_centre, span_scale;
     double high, low, top;    /* the largest and smallest z (or logarithm), and the largest y */
     double ties;              /* elements that equal the largest */
     double cut;               /* linear: theta >= cut, in y; tilted, capped: where x = slope y changes sides */

@@ -51,7 +51,7 @@ def unpack(x: Any, name: str) -> Unpacked:
         return _unpack_torch(torch, x, name)
     if isinstance(x, np.ndarray):
         return _unpack_numpy(x if isinstance(x, np.ma.MaskedArray) else np.asarray(x), name)
-    if _on_device(x):
+    if is_on_device(x):
         return _unpack_device(x, name)
     jax = sys.modules.get("jax")
     if jax is not None and isinstance(x, jax.Array):
@@ -110,7 +110,7 @@ def _torch_wrap(data: np.ndarray) -> Any:
     return torch.from_numpy(data)
 
 
-def _on_device(x: Any) -> bool:
+def is_on_device(x: Any) -> bool:
     """True for CUDA arrays of any library, and for the arrays of Numba's CUDA simulator."""
     return hasattr(x, "__cuda_array_interface__") or type(x).__module__.startswith("numba.cuda.simulator")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from typing import Any
 
@@ -52,6 +53,6 @@ def number(value: Any, name: str, low: float = -np.inf, *, above: bool = False) 
     bound = "" if low == -np.inf else f" {'above' if above else 'of at least'} {low:g}"
     if result is None:
         raise TypeError(f"{name} must be a finite number{bound}, got {value!r}")
-    if not np.isfinite(result) or result < low or (above and result == low):
+    if not math.isfinite(result) or result < low or (above and result == low):
         raise ValueError(f"{name} must be a finite number{bound}, got {value!r}")
     return result

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -17,7 +18,15 @@ if SIMULATED and importlib.util.find_spec("cuda_simulator"):
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """The simulator needs a process of its own: with it only `sim` tests run, without it only the others."""
+    """Marks what runs no C, and what takes each instruction set in turn anyway; keeps the `sim` tests where they can run.
+
+    The simulator needs a process of its own: with it only `sim` tests run, without it only the others.
+    """
+    for item in items:
+        if "isa" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.each_isa)
+        if getattr(item, "callspec", None) is not None and item.callspec.params.get("backend") == "reference":
+            item.add_marker(pytest.mark.oracle)
     kept = [item for item in items if (item.get_closest_marker("sim") is not None) == SIMULATED]
     if len(kept) < len(items):
         config.hook.pytest_deselected(items=[item for item in items if item not in set(kept)])
@@ -28,6 +37,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def backend(request: pytest.FixtureRequest) -> str:
     """Every backend that runs on host arrays. A missing C core fails these tests: it is never skipped."""
     return request.param
+
+
+@pytest.fixture(params=[0, 1, 2], ids=["default", "v3", "v4"])
+def isa(request: pytest.FixtureRequest) -> Iterator[int]:
+    """Every instruction set that this CPU has."""
+    sets = importlib.import_module("instruction_sets")  # not above: the core may not have been built
+    if request.param not in sets.LEVELS:
+        pytest.skip("this CPU or build lacks the instruction set")
+    with sets.instruction_set(request.param):
+        yield request.param
 
 
 @pytest.fixture

@@ -1,10 +1,12 @@
 """What Numba's CUDA simulator lacks or gets wrong, repaired. Imported by conftest.py in the simulator's process only.
 
-`cuda.fma` rounds the product there; error-free products need it exact.
+`cuda.fma` rounds the product there; error-free products need it exact. Shuffles are missing: here every thread of a block shows
+its value to the others between two barriers, so all threads of the block must reach a shuffle together.
 """
 
 from __future__ import annotations
 
+import threading
 from fractions import Fraction
 from typing import Any
 
@@ -24,3 +26,18 @@ def fma(self: Any, a: Any, b: Any, c: Any) -> Any:
 
 
 FakeCUDAModule.fma = fma
+
+
+def shfl_sync(self: Any, mask: Any, value: Any, lane: Any) -> Any:
+    """The value of a lane of the same warp; full masks only."""
+    manager = threading.current_thread()._manager
+    place = self.threadIdx.x  # blocks here have one dimension
+    shown = manager.__dict__.setdefault("_shown", {})
+    shown[place] = value
+    self.syncthreads()
+    result = shown[place // 32 * 32 + int(lane) % 32]
+    self.syncthreads()
+    return result
+
+
+FakeCUDAModule.shfl_sync = shfl_sync

@@ -17,18 +17,21 @@ import pytest
 from robust_oracle import make
 from test_robust_cuda import LIBRARIES, device, host, on_gpu
 
-import fastgd
 from fastgd import _cuda, compress
 from fastgd.compress import (
+    DGC,
     EF21,
     FP8,
     QSGD,
+    CountSketch,
+    Drive,
     EControl,
     ErrorFeedback,
     Identity,
     Int8,
     Natural,
     OneBit,
+    PowerSGD,
     RandK,
     Sign,
     TernGrad,
@@ -38,10 +41,15 @@ from fastgd.compress import (
 
 sim = [pytest.mark.sim, pytest.mark.filterwarnings("ignore:.*(overflow|invalid value|divide by zero):RuntimeWarning")]
 
-#: Every codec that runs on the GPU, in all its ways.
+#: Every codec for vectors of any length, in all its ways.
 CODECS = [Identity(), Sign(), OneBit(), TopK(ratio=0.1), TopK(7, bits=8), Threshold(0.7), RandK(ratio=0.2), RandK(5, scaled=True),
           Int8(bucket=50), Int8(bucket=64, stochastic=True), QSGD(levels=3, bucket=37), QSGD(norm="l2", bucket=100), TernGrad(),
-          Natural(), FP8(bucket=60), FP8("e5m2", bucket=33)]
+          Natural(), FP8(bucket=60), FP8("e5m2", bucket=33), Drive(), Drive(3, unbiased=True),
+          CountSketch(4, 9)]
+
+#: The compressors with two memories.
+VARIANTS = [lambda n: EControl(Sign(), n, weight=0.3, seed=3, rank=2), lambda n: DGC(Threshold(0.7), n, momentum=0.7)]
+same_variant = pytest.mark.parametrize("make_worker", VARIANTS, ids=["EControl", "DGC"])
 
 
 @pytest.fixture
@@ -57,8 +65,9 @@ def signatures(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     def checked(kernel: Any, grid: int, threads: int, stream: Any, *arguments: Any, **options: Any) -> None:
         launched.append((kernel.py_func.__name__, tuple(typeof(argument) for argument in arguments)))
-        if "shared" not in inspect.getsource(kernel.py_func):
-            threads = 16  # any number will do, and the simulator starts a thread for each
+        source = inspect.getsource(kernel.py_func)
+        if "shared" not in source or "blockDim" in source:
+            threads = 32  # any number will do, and the simulator starts a thread for each
         launch(kernel, min(grid, 2), threads, stream, *arguments, **options)
 
     monkeypatch.setattr(_cuda, "launch", checked)
@@ -80,6 +89,15 @@ def same(a: Any, b: Any) -> None:
     assert a.dtype == b.dtype
     assert a.shape == b.shape
     assert a.tobytes() == b.tobytes()
+
+
+def same_states(a: dict[str, Any], b: dict[str, Any]) -> None:
+    assert a.keys() == b.keys()
+    for name, value in a.items():
+        if isinstance(value, np.ndarray):
+            same(value, b[name])
+        else:
+            assert value == b[name]
 
 
 def check_decoding(payloads: list[Any], moved: list[Any], n: int, put: Any) -> None:
@@ -123,6 +141,38 @@ class TestSimulated:
             same(own.compress(device(g)), other.compress(g))
             a, b = own.state_dict(), other.state_dict()
             same(a["memory"], b["memory"])
+
+    @same_variant
+    def test_variants(self, make_worker: Any) -> None:
+        """The memories go to the GPU with the first gradient there, from wherever they have got to, and into checkpoints."""
+        n, rng = 70, np.random.default_rng(1)
+        own, other, third = (make_worker(n) for _ in range(3))
+        for dtype in ("float32", "float32", "float16", "bfloat16"):
+            g = make(rng.standard_normal(n), dtype)
+            same(own.compress(device(g) if other.step else g), other.compress(g))
+        same_states(own.state_dict(), other.state_dict())
+        same(own.residual(), other.residual())
+        own.rescale(0.5)
+        other.rescale(0.5)
+        third.load_state_dict(own.state_dict())
+        own.load_state_dict(other.state_dict())
+        payload = other.compress(g)
+        same(own.compress(device(g)), payload)
+        same(third.compress(device(g)), payload)
+        with pytest.raises(TypeError, match="the memory went to the GPU"):
+            own.compress(g)
+        own.reset()
+        assert not host(own.residual()).any()
+
+    @pytest.mark.parametrize("worker", [EControl(TopK(1), 2, weight=0.3), DGC(TopK(1), 2)], ids=["EControl", "DGC"])
+    def test_variants_that_refuse_a_step_stay_as_they_are(self, worker: Any) -> None:
+        worker.compress(device(np.array([3e38, 3e38], np.float32)))
+        before = worker.state_dict()
+        beyond = -3e38 if isinstance(worker, EControl) else 3e38
+        for value, reason in ((beyond, "overflow float32"), (np.inf, "at coordinates 0")):
+            with pytest.raises(ValueError, match=reason):
+                worker.compress(device(np.array([value, value], np.float32)))
+            same_states(worker.state_dict(), before)
 
     def test_chunks(self) -> None:
         x = np.random.default_rng(0).standard_normal(2 * 2048 + 5).astype(np.float32)
@@ -168,6 +218,46 @@ class TestSimulated:
         compress.encode(Sign(), device(x), nonfinite="propagate")
         assert not ErrorFeedback(Sign(), 4).accepts(device(x))
 
+    def test_rotations(self) -> None:
+        """A whole block and what is left, and blocks of less than a byte."""
+        for n, bits in ((4096 + 9, 2), (2, 4), (3, 1), (7, 3)):
+            x = np.random.default_rng(n).standard_normal(n).astype(np.float32)
+            payload = compress.encode(Drive(bits), x, seed=2**64 - 1, step=2**32 - 1)
+            same(compress.encode(Drive(bits), device(x), seed=2**64 - 1, step=2**32 - 1), payload)
+            same(compress.decode(device(payload)), compress.decode(payload))
+
+    def test_sketches(self) -> None:
+        """Medians of one row, of an odd number and of many."""
+        x = np.random.default_rng(5).standard_normal(9).astype(np.float32)
+        for codec in (CountSketch(1, 3), CountSketch(7, 4), CountSketch(255, 1)):
+            payload = compress.encode(codec, x, seed=2**64 - 1, step=2**32 - 1)
+            same(compress.encode(codec, device(x), seed=2**64 - 1, step=2**32 - 1), payload)
+            same(compress.decode(device(payload)), compress.decode(payload))
+
+    @pytest.mark.parametrize("shape, rank, value",
+                             [((1, 1), 1, 3.0), ((3, 5), 2, None), ((3, 2), 2, 1e-30), ((2, 1025), 1, 1e30)])
+    def test_matrices(self, shape: tuple[int, int], rank: int, value: float | None) -> None:
+        """Without a value: random; else all entries alike, so that columns after the first vanish."""
+        codec, n, rng = PowerSGD(rank, shape), shape[0] * shape[1], np.random.default_rng(0)
+        own, other, third = (ErrorFeedback(codec, n, seed=2**64 - 1) for _ in range(3))
+        for dtype in ("float32", "float32", "bfloat16"):
+            g = make(rng.standard_normal(n) if value is None else np.full(n, value), dtype)
+            same(own.compress(device(g) if other.step else g), other.compress(g))
+        state = own.state_dict()
+        same(state["extra"].pop("right"), other.state_dict()["extra"]["right"])
+        same_states(state | {"extra": {}}, other.state_dict() | {"extra": {}})
+        third.load_state_dict(other.state_dict())
+        payload = other.compress(g)
+        same(third.compress(device(g)), payload)
+        check_decoding([payload] * 2, [device(payload)] * 2, n, device)
+
+    def test_estimates_of_matrices(self) -> None:
+        codec, rng = PowerSGD(1, (66, 2)), np.random.default_rng(0)
+        g = rng.standard_normal(132).astype(np.float32)
+        own, other = EF21(codec, 132), EF21(codec, 132)
+        same(own.compress(device(g)), other.compress(g))
+        same(own.estimate(), other.estimate())
+
     def test_majority_vote(self) -> None:
         rng = np.random.default_rng(4)
         payloads = [compress.encode(Sign(), rng.standard_normal(77).astype(np.float32)) for _ in range(4)]
@@ -191,7 +281,7 @@ class TestSimulated:
             with pytest.raises(ValueError, match="payload"):
                 compress.decode(device(wrong))
 
-    @pytest.mark.parametrize("codec", CODECS, ids=repr)
+    @pytest.mark.parametrize("codec", [*CODECS, PowerSGD(2, (3, 7))], ids=repr)
     def test_bodies_that_no_encoder_writes(self, codec: Any) -> None:
         """Both machines refuse the same bodies, and decode the others to the same bits."""
         from fastgd.compress import wire
@@ -215,12 +305,6 @@ class TestSimulated:
         x = np.ones(9, np.float32)
         with pytest.raises(ValueError, match="one vector"):
             compress.encode(Sign(), device(x.reshape(3, 3)))
-        with pytest.raises(TypeError, match="EControl does not run"):
-            EControl(Sign(), 9, weight=0.5).compress(device(x))
-        with pytest.raises(fastgd.BackendError, match=r"no cuda kernel for compress\.drive"):
-            compress.encode(compress.Drive(), device(x))
-        with pytest.raises(fastgd.BackendError, match=r"no cuda kernel for compress\.drive"):
-            compress.decode(device(compress.encode(compress.Drive(), x)))
         with pytest.raises(ValueError, match="is on the host, but out is on the GPU"):
             compress.decode_add([compress.encode(Sign(), x)], device(x))
         out = device(np.zeros(100, np.uint8))
@@ -256,6 +340,26 @@ class TestGPU:
         for _ in range(3):
             g = rng.standard_normal(n).astype(np.float32)
             same(own.compress(on_gpu(g, library, "float32")), other.compress(g))
+        same(own.state_dict()["memory"], other.state_dict()["memory"])
+
+    @same_variant
+    def test_variants(self, library: str, make_worker: Any) -> None:
+        n, rng = 70_001, np.random.default_rng(1)
+        own, other = make_worker(n), make_worker(n)
+        for _ in range(3):
+            g = rng.standard_normal(n).astype(np.float32)
+            same(own.compress(on_gpu(g, library, "float32")), other.compress(g))
+        same_states(own.state_dict(), other.state_dict())
+
+    @pytest.mark.parametrize("shape, rank", [((1, 1), 1), ((300, 500), 4), ((5000, 7), 7), ((3, 20_000), 2), ((200, 200), 64)])
+    def test_matrices(self, library: str, shape: tuple[int, int], rank: int) -> None:
+        n, rng = shape[0] * shape[1], np.random.default_rng(1)
+        own, other = ErrorFeedback(PowerSGD(rank, shape), n), ErrorFeedback(PowerSGD(rank, shape), n)
+        for scale in (1.0, 1e-30, 0.0):
+            g = (scale * rng.standard_normal(n)).astype(np.float32)
+            payload = other.compress(g)
+            same(own.compress(on_gpu(g, library, "float32")), payload)
+            same(compress.decode(on_gpu(payload, library, "uint8")), compress.decode(payload))
         same(own.state_dict()["memory"], other.state_dict()["memory"])
 
     @pytest.mark.parametrize("codec", CODECS, ids=repr)

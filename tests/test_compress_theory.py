@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from compress_calls import label
 
 from fastgd import compress
 from fastgd.compress import rates
@@ -74,10 +75,6 @@ def vectors(n: int = N) -> dict[str, np.ndarray]:
 
 VECTORS = vectors()
 names = pytest.mark.parametrize("name", VECTORS)
-
-
-def label(codec: Any) -> str:
-    return repr(codec).replace("None", "-")
 
 
 @pytest.mark.parametrize("codec", DETERMINISTIC, ids=label)

@@ -1,11 +1,8 @@
-"""Payloads as bytes: the layout of docs/wire.md, hostile payloads, and what error feedback promises about its state."""
+"""Payloads as bytes: the layout of docs/wire.md, and payloads that no encoder writes."""
 
 from __future__ import annotations
 
-import copy
-import pickle
 import struct
-import threading
 import tracemalloc
 import zlib
 from collections.abc import Callable
@@ -13,39 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from compress_calls import LARGEST, codecs, every_codec, normal
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-import fastgd
-from fastgd import _threads, compress
+from fastgd import compress
 
 HEADER = struct.Struct("<4sBBBBQIIII")
-MAX = float(np.finfo(np.float32).max)
-
-
-def codecs(n: int) -> list[Any]:
-    """Every codec, with every option that changes the payload."""
-    found = [
-        compress.Identity(), compress.TopK(5), compress.TopK(ratio=0.3), compress.TopK(7, bits=8), compress.RandK(5),
-        compress.RandK(ratio=0.4, scaled=True), compress.Threshold(0.7), compress.Sign(), compress.OneBit(), compress.QSGD(),
-        compress.QSGD(levels=1, bucket=7), compress.QSGD(levels=5, bucket=64, norm="l2"), compress.TernGrad(), compress.Natural(),
-        compress.Int8(), compress.Int8(bucket=3, stochastic=True), compress.FP8(), compress.FP8("e5m2", bucket=9),
-        compress.Drive(), compress.Drive(2), compress.Drive(3, unbiased=True), compress.Drive(4), compress.CountSketch(3, 11),
-    ]  # fmt: skip
-    if n:
-        found.append(compress.PowerSGD(1, (1, n)))
-    if n and n % 4 == 0:
-        found.append(compress.PowerSGD(2, (n // 4, 4)))
-    return found
-
-
-CODECS = codecs(1000)
-every_codec = pytest.mark.parametrize("codec", CODECS, ids=lambda codec: repr(codec).replace("None", "-"))
-kinds = pytest.mark.parametrize("kind", [compress.ErrorFeedback, compress.EF21], ids=["EF", "EF21"])
-
-
-def normal(n: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).standard_normal(n).astype(np.float32)
 
 
 def sealed(body: bytes = b"", codec: int = 0, option: int = 0, n: int = 0, a: int = 0, b: int = 0, *, magic: bytes = b"FGDC",
@@ -221,8 +192,8 @@ def test_round_trips(n: int) -> None:
 
 
 HOSTILE = {
-    "zero": np.zeros(70), "negative zero": np.full(70, -0.0), "equal": np.full(70, -0.7), "largest": np.full(70, MAX),
-    "both largest": np.where(np.arange(70) % 2, MAX, -MAX), "smallest": np.full(70, 2.0**-149),
+    "zero": np.zeros(70), "negative zero": np.full(70, -0.0), "equal": np.full(70, -0.7), "largest": np.full(70, LARGEST),
+    "both largest": np.where(np.arange(70) % 2, LARGEST, -LARGEST), "smallest": np.full(70, 2.0**-149),
     "subnormal": normal(70) * np.float32(1e-40), "huge and tiny": np.where(np.arange(70) == 3, 1e38, 1e-38),
     "one-hot": np.eye(70)[11] * -1e30, "powers": np.ldexp(1.0, np.arange(70) - 35),
 }  # fmt: skip
@@ -434,7 +405,7 @@ NAN, INF = float("nan"), float("inf")
         *(sealed(words(*index) + floats(1, 1), code, 0, 5, 2) for code in (1, 3)
           for index in ((2, 1), (1, 1), (1, 5), (2**32 - 1, 1), (0, 2**31), (5, 6))),
         *(sealed(words(0) + floats(step) + bytes([code]), 1, 1, 5, 1)
-          for step, code in ((1.0, 128), (-1.0, 1), (NAN, 1), (INF, 1), (MAX, 2))),
+          for step, code in ((1.0, 128), (-1.0, 1), (NAN, 1), (INF, 1), (LARGEST, 2))),
         sealed(words(5) + floats(1.0) + b"\1", 1, 1, 5, 1), sealed(words(0) + floats(NAN), 3, 0, 5, 1),
         *(sealed(STREAM + floats(bad), 2, 0, 5, 1) for bad in (NAN, INF)),
         sealed(struct.pack("<QII", 0, 0, 1) + floats(1.0), 2, 0, 5, 1),
@@ -444,20 +415,20 @@ NAN, INF = float("nan"), float("inf")
         *(sealed(floats(bad) + b"\0", 6, 0, 1, 1, 127) for bad in (NAN, INF, -1.0)),
         sealed(floats(1.0) + b"\xff", 6, 0, 1, 1, 127),
         sealed(floats(1.0) + b"\3", 6, 0, 1, 1, 1), sealed(floats(1.0) + b"\5", 6, 0, 1, 1, 1),
-        sealed(floats(MAX) + b"\xfe", 6, 0, 1, 1, 127),  # 127 steps of the largest float
+        sealed(floats(LARGEST) + b"\xfe", 6, 0, 1, 1, 127),  # 127 steps of the largest float
         *(sealed(floats(bad) + b"\0", 7, 0, 1) for bad in (NAN, INF, -1.0)), sealed(floats(1.0) + b"\3", 7, 0, 1),
         sealed(floats(1.0) + b"\4", 7, 0, 1),
         sealed(b"\xff\0", 8, 0, 1), sealed(b"\0\1", 8, 0, 1), sealed(b"\x7f\2", 8, 0, 1),
         *(sealed(floats(step) + bytes([code]), 9, 0, 1, 1)
-          for step, code in ((NAN, 0), (INF, 0), (-1.0, 0), (1.0, 128), (MAX, 127))),
+          for step, code in ((NAN, 0), (INF, 0), (-1.0, 0), (1.0, 128), (LARGEST, 127))),
         *(sealed(floats(1.0) + bytes([code]), 10, 0, 1, 1) for code in (0x7F, 0xFF)),
         *(sealed(floats(1.0) + bytes([code]), 10, 1, 1, 1) for code in (0x7C, 0x7D, 0x7F, 0xFC, 0xFF)),
-        *(sealed(floats(step) + b"\x7b", 10, 1, 1, 1) for step in (NAN, INF, -1.0, MAX)),
+        *(sealed(floats(step) + b"\x7b", 10, 1, 1, 1) for step in (NAN, INF, -1.0, LARGEST)),
         *(sealed(STREAM + floats(bad) + b"\0", 11, 0, 1, 1) for bad in (NAN, INF, -1.0)),
         sealed(STREAM + floats(1.0) + b"\2", 11, 0, 1, 1),
         sealed(struct.pack("<QII", 0, 0, 7) + floats(1.0) + b"\0", 11, 0, 1, 1),
         *(sealed(STREAM + floats(bad), 12, 0, 3, 1, 1) for bad in (NAN, INF, -INF)),
-        *(sealed(floats(*bad), 13, 0, 1, 1, 1) for bad in ((NAN, 1.0), (1.0, INF), (MAX, 2.0))),
+        *(sealed(floats(*bad), 13, 0, 1, 1, 1) for bad in ((NAN, 1.0), (1.0, INF), (LARGEST, 2.0))),
     ],
 )  # fmt: skip
 def test_bodies_that_no_encoder_writes(payload: bytes) -> None:
@@ -586,224 +557,21 @@ def test_nonfinite(codec, bad: float) -> None:
     assert compress.encode(codec, zeroed, nonfinite="propagate").tobytes() == compress.encode(codec, zeroed).tobytes()
 
 
-@every_codec
-def test_nonfinite_with_memory(codec) -> None:
-    """On finite gradients all three policies agree; "zero" is a gradient with zeros there."""
-    workers = [compress.ErrorFeedback(codec, 1000, nonfinite=policy) for policy in ("raise", "zero", "propagate")]
-    for gradient in gradients(3):
-        raised, zeroed, propagated = (worker.compress(gradient).tobytes() for worker in workers)
-        assert raised == zeroed == propagated
-    broken = normal(1000)
-    broken[[1, 998]] = NAN, INF
-    expected = workers[0].compress(np.where(np.isfinite(broken), broken, np.float32(0)))
-    assert workers[1].compress(broken).tobytes() == expected.tobytes()
-    np.testing.assert_array_equal(workers[0].residual(), workers[1].residual())
+@pytest.mark.parametrize("n", [1, 2**16, 2**16 + 1, 2**17 + 1])
+def test_the_scan_sees_every_part(n: int) -> None:
+    """It goes from the end to the beginning, in parts: first, last and the parts' neighbours are looked at."""
+    for at in {0, n // 2, n - 1, min(n - 1, 2**16 - 1), min(n - 1, 2**16)}:
+        x = np.zeros(n, np.float32)
+        x[at] = np.nan
+        with pytest.raises(ValueError, match=f"coordinates {at}:"):
+            compress.encode(compress.Sign(), x)
 
 
-# ------------------------------------------------------------------------------------------------- memory of steps
-
-
-def memory(worker: Any) -> np.ndarray:
-    return worker.residual() if isinstance(worker, compress.ErrorFeedback) else worker.estimate()
-
-
-def gradients(count: int, n: int = 1000) -> list[np.ndarray]:
-    return [normal(n, seed=100 + t) for t in range(count)]
-
-
-@kinds
-@every_codec
-def test_an_error_leaves_no_trace(codec, kind) -> None:
-    worker, twin = kind(codec, 1000, seed=5, rank=2), kind(codec, 1000, seed=5, rank=2)
-    first, *rest = gradients(4)
-    worker.compress(first), twin.compress(first)
-    before = memory(worker)
-    broken = rest[0].copy()
-    broken[[3, 999]] = NAN, INF
-    for wrong in (broken, rest[0][:-1], rest[0].reshape(10, 100), list(rest[0])):
-        with pytest.raises((ValueError, TypeError)):
-            worker.compress(wrong)
-    with pytest.raises(ValueError):
-        worker.compress(rest[0], out=np.empty(codec.max_nbytes(1000) - 1, np.uint8))
-    with pytest.raises((TypeError, ValueError)):
-        worker.compress(rest[0], out=np.empty(codec.max_nbytes(1000), np.float32))
-    np.testing.assert_array_equal(memory(worker), before)
-    for gradient in rest:
-        assert worker.compress(gradient).tobytes() == twin.compress(gradient).tobytes()
-
-
-def test_overflow_leaves_no_trace() -> None:
-    """An AMP step whose gradient is finite but adds up to Inf with the residual."""
-    worker = compress.ErrorFeedback(compress.TopK(0), 4)
-    worker.compress(np.full(4, 0.75 * MAX, np.float32))
-    before = worker.residual()
-    with pytest.raises(ValueError):
-        worker.compress(np.full(4, 0.75 * MAX, np.float32))
-    np.testing.assert_array_equal(worker.residual(), before)
-    worker.compress(np.full(4, -0.75 * MAX, np.float32))
-    assert not worker.residual().any()
-
-
-@kinds
-@every_codec
-def test_resume_from_a_checkpoint(codec, kind) -> None:
-    """The next ten payloads are the same bytes, also when the state went through pickle and came into another object."""
-    steps = gradients(15)
-    worker = kind(codec, 1000, seed=11, rank=3)
-    for gradient in steps[:5]:
-        worker.compress(gradient)
-    saved = worker.state_dict()
-    packed = pickle.loads(pickle.dumps(saved))
-    expected = [worker.compress(gradient).tobytes() for gradient in steps[5:]]
-    for state in (saved, packed):  # `saved` is a copy: going on has not changed it
-        other = kind(codec, 1000, seed=11, rank=3)
-        other.compress(steps[9])
-        other.load_state_dict(state)
-        assert [other.compress(gradient).tobytes() for gradient in steps[5:]] == expected
-        np.testing.assert_array_equal(memory(other), memory(worker))
-
-
-@kinds
-@every_codec
-def test_reset_starts_over(codec, kind) -> None:
-    steps = gradients(4)
-    worker = kind(codec, 1000, seed=1)
-    expected = [worker.compress(gradient).tobytes() for gradient in steps]
-    worker.reset()
-    assert not memory(worker).any()
-    assert [worker.compress(gradient).tobytes() for gradient in steps] == expected
-
-
-@kinds
-def test_rescale(kind) -> None:
-    """Multiplies the memory, for a new learning rate or loss scale: by powers of two all payloads scale exactly."""
-    for codec in (compress.TopK(50), compress.Sign(), compress.Int8()):
-        steps = gradients(6)
-        worker, scaled = kind(codec, 1000), kind(codec, 1000)
-        for gradient in steps[:3]:
-            worker.compress(gradient), scaled.compress(gradient)
-        scaled.rescale(0.25)
-        np.testing.assert_array_equal(memory(scaled), np.float32(0.25) * memory(worker))
-        for gradient in steps[3:]:
-            c, small = compress.decode(worker.compress(gradient)), compress.decode(scaled.compress(gradient * np.float32(0.25)))
-            np.testing.assert_array_equal(small, np.float32(0.25) * c)
-        for wrong, error in ((NAN, ValueError), (INF, ValueError), ("2", TypeError), (None, TypeError)):
-            with pytest.raises(error):
-                scaled.rescale(wrong)
-        scaled.rescale(0.0)
-        assert not memory(scaled).any()
-
-
-@kinds
-def test_damaged_checkpoints(kind) -> None:
-    worker = kind(compress.TopK(5), 100)
-    worker.compress(normal(100))
-    before, good = memory(worker), worker.state_dict()
-    other_n = kind(compress.TopK(5), 101).state_dict()
-    for bad in ({}, other_n, dict(list(good.items())[1:]), None, [1, 2]):
-        with pytest.raises((ValueError, TypeError, KeyError)):
-            worker.load_state_dict(bad)
-        np.testing.assert_array_equal(memory(worker), before)
-    broken = copy.deepcopy(good)
-    for key, value in broken.items():
-        if isinstance(value, np.ndarray) and value.dtype == np.float32:
-            broken[key] = np.full_like(value, np.nan)
-    with pytest.raises(ValueError):
-        worker.load_state_dict(broken)
-    np.testing.assert_array_equal(memory(worker), before)
-
-
-@kinds
-@every_codec
-def test_out(codec, kind) -> None:
-    """Payloads in a given buffer at any alignment: a view of its beginning, nothing written beyond the longest payload."""
-    most = codec.max_nbytes(1000)
-    ring = np.full(2 * most + 40, 0xA5, np.uint8)
-    worker, twin = kind(codec, 1000), kind(codec, 1000)
-    for t, gradient in enumerate(gradients(4)):
-        place = ring[t + 1 : t + 1 + most + t]
-        payload = worker.compress(gradient, out=place)
-        assert np.shares_memory(payload, place) and payload.ctypes.data == place.ctypes.data
-        assert payload.tobytes() == twin.compress(gradient).tobytes()
-        assert np.all(ring[t + 1 + most :] == 0xA5) and ring[0] == 0xA5
-
-
-@kinds
-def test_no_coordinates(kind) -> None:
-    for codec in codecs(0):
-        worker = kind(codec, 0)
-        for _ in range(2):
-            assert compress.decode(worker.compress(np.zeros(0, np.float32))).shape == (0,)
-        assert memory(worker).shape == (0,)
-        worker.load_state_dict(worker.state_dict())
-    nothing = np.zeros(0, np.float32)
-    compress.decode_add([compress.encode(compress.TopK(3), nothing)], nothing)
-
-
-def test_memory_is_given_as_copies() -> None:
-    worker, steps = compress.ErrorFeedback(compress.TopK(1), 100), gradients(2, 100)
-    worker.compress(steps[0])
-    residual, state = worker.residual(), worker.state_dict()
-    kept = residual.copy()
-    worker.compress(steps[1])
-    np.testing.assert_array_equal(residual, kept)
-    residual[:] = 1e9
-    for value in state.values():
-        if isinstance(value, np.ndarray):
-            value[...] = 0
-    assert np.abs(worker.residual()).max() < 1e3
-
-
-def test_threads_make_the_same_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_threads, "PARALLEL_BYTES", 1)
-    n = 100_003
-    x = [normal(n, seed=t) for t in range(2)]
-    shaped = [codec for codec in codecs(1000) if not isinstance(codec, compress.PowerSGD)]
-    for codec in [*shaped, compress.TopK(ratio=0.01), compress.PowerSGD(1, (1, n))]:
-        found = []
-        for threads in (1, 2, 3):
-            with fastgd.use(num_threads=threads):
-                worker = compress.ErrorFeedback(codec, n, rank=1)
-                payloads = [worker.compress(gradient).tobytes() for gradient in x]
-                out = np.zeros(n, np.float32)
-                compress.decode_add(payloads, out, scale=0.3)
-                found.append((payloads, worker.residual().tobytes(), compress.decode(payloads[1]).tobytes(), out.tobytes()))
-        assert found[0] == found[1] == found[2], codec
-
-
-def test_calls_from_several_threads_do_not_mix() -> None:
-    x = normal(20_000)
-    shaped = [codec for codec in CODECS if not isinstance(codec, compress.PowerSGD)]
-    expected = [compress.encode(codec, x).tobytes() for codec in shaped]
-    wrong: list[Any] = []
-
-    def work(turn: int) -> None:
-        for i in range(len(shaped)):
-            at = (i * 7 + turn) % len(shaped)
-            payload = compress.encode(shaped[at], x).tobytes()
-            if payload != expected[at] or len(compress.decode(payload)) != len(x):
-                wrong.append(shaped[at])
-
-    workers = [threading.Thread(target=work, args=(turn,)) for turn in range(3)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    assert not wrong
-
-
-@every_codec
-def test_codecs_are_values(codec) -> None:
-    """Frozen, hashable, equal by parameters, and the same after pickle and copy; so are objects with memory."""
-    twin = pickle.loads(pickle.dumps(codec))
-    assert twin == codec and hash(twin) == hash(codec) and copy.deepcopy(codec) == codec
-    assert eval(repr(codec), dict(vars(compress))) == codec
-    with pytest.raises(AttributeError):
-        codec.code_of_mine = 3
-    steps = gradients(4)
-    worker = compress.ErrorFeedback(codec, 1000, rank=1)
-    worker.compress(steps[0])
-    others = [pickle.loads(pickle.dumps(worker)), copy.deepcopy(worker)]
-    expected = [worker.compress(gradient).tobytes() for gradient in steps[1:]]
-    for other in others:
-        assert [other.compress(gradient).tobytes() for gradient in steps[1:]] == expected
+def test_dense_and_sparse_payloads_add_up_in_their_order() -> None:
+    """They are added in blocks of different lengths; rounding tells in which order."""
+    n, rng = 2**16 + 5000, np.random.default_rng(3)
+    kinds = (compress.Sign(), compress.TopK(ratio=0.3), compress.Threshold(0.5), compress.Int8(), compress.TopK(900, bits=8))
+    payloads = [compress.encode(codec, 10.0**k * rng.standard_normal(n, np.float32)) for k, codec in enumerate(kinds)]
+    results = [compress.decode_add(payloads, np.ones(n, np.float32), scale=0.3, backend=backend)
+               for backend in ("cpu", "reference")]
+    assert results[0].tobytes() == results[1].tobytes()

@@ -7,7 +7,6 @@ default: float64 is meant where the signature names it, and at most 64 registers
 
 from __future__ import annotations
 
-import functools
 import importlib
 import importlib.util
 import re
@@ -17,7 +16,7 @@ from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -29,13 +28,24 @@ APPROXIMATE = re.compile(r"\b(?:div|rcp|sqrt|rsqrt|ex2|lg2|sin|cos|tanh)\.(?:app
 ROOMS = sorted(path.parent.name for path in Path(fastgd.__file__).parent.glob("*/cuda.py"))
 
 
+class Compiled(NamedTuple):
+    """A kernel for one architecture, and what its room promises of it."""
+
+    kernel: Any
+    target: tuple[int, int]
+    double: bool  #: float64 instructions are meant
+    most: int  #: registers
+    approximate: set[str]  #: approximate instructions that it may use
+    ptx: str
+
+
 def _entries() -> Iterator[Any]:
     for room in ROOMS:
         for index, entry in enumerate(importlib.import_module(f"fastgd.{room}.cuda").KERNELS):
             for place in range(len(entry[1])):
                 for major, minor in TARGETS:
                     name = f"{room}-{entry[0].py_func.__name__}-{index}.{place}-sm{major}{minor}"
-                    yield pytest.param(room, index, place, (major, minor), id=name)
+                    yield pytest.param((room, index, place, (major, minor)), id=name)
 
 
 def _entry(room: str, index: int, place: int) -> tuple[Any, str, bool, int, set[str]]:
@@ -44,9 +54,6 @@ def _entry(room: str, index: int, place: int) -> tuple[Any, str, bool, int, set[
     double, most, *approximate = [*rest, *(None, None)[len(rest) :]]
     signature = signatures[place]
     return kernel, signature, "float64" in signature if double is None else double, most or 64, set(approximate)
-
-
-every_kernel = pytest.mark.parametrize("room, index, place, target", list(_entries()))
 
 
 @pytest.fixture(scope="module")
@@ -67,20 +74,18 @@ def compiler() -> None:
         raise
 
 
-@pytest.fixture
-def architecture(compiler: None, target: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lets kernels that call device functions compile without a GPU: Numba asks the current device what it is."""
+@pytest.fixture(scope="module", params=list(_entries()))
+def compiled(request: pytest.FixtureRequest, compiler: None) -> Compiled:
+    """One kernel at a time: pytest runs all tests of it before it compiles the next."""
     import numba.cuda.dispatcher as dispatcher
-
-    monkeypatch.setattr(dispatcher, "get_current_device", lambda: SimpleNamespace(compute_capability=target))
-
-
-@functools.cache
-def _ptx(room: str, index: int, place: int, target: tuple[int, int]) -> str:
     from numba import cuda
 
-    kernel, signature, *_ = _entry(room, index, place)
-    return cuda.compile_ptx(kernel.py_func, signature, cc=target)[0]
+    room, index, place, target = request.param
+    kernel, signature, *facts = _entry(room, index, place)
+    with pytest.MonkeyPatch.context() as patch:
+        # kernels that call device functions ask the current device what it is, and there is none
+        patch.setattr(dispatcher, "get_current_device", lambda: SimpleNamespace(compute_capability=target))
+        return Compiled(kernel, target, *facts, cuda.compile_ptx(kernel.py_func, signature, cc=target)[0])
 
 
 def test_rooms_have_kernels() -> None:
@@ -89,31 +94,25 @@ def test_rooms_have_kernels() -> None:
     assert all(importlib.import_module(f"fastgd.{room}.cuda").KERNELS for room in ROOMS)
 
 
-@every_kernel
-def test_precision(room: str, index: int, place: int, target: tuple[int, int], architecture: None) -> None:
+def test_precision(compiled: Compiled) -> None:
     """The kernel compiles; it has float64 instructions only where they are meant, and no approximate ones."""
-    _, _, double, _, approximate = _entry(room, index, place)
-    ptx = _ptx(room, index, place, target)
-    if not double:
-        assert not re.findall(r"^.*\.f64.*$", ptx, re.MULTILINE)
-    assert not set(APPROXIMATE.findall(ptx)) - approximate
+    if not compiled.double:
+        assert not re.findall(r"^.*\.f64.*$", compiled.ptx, re.MULTILINE)
+    assert not set(APPROXIMATE.findall(compiled.ptx)) - compiled.approximate
 
 
-@every_kernel
 @pytest.mark.skipif(not shutil.which("ptxas"), reason="ptxas is not on PATH: registers and spills are not checked")
-def test_registers(room: str, index: int, place: int, target: tuple[int, int], architecture: None,
-                   tmp_path: Path) -> None:
+def test_registers(compiled: Compiled, tmp_path: Path) -> None:
     """The assembler keeps every value in registers, within the recorded number, and needs no local memory."""
-    kernel, _, _, most, _ = _entry(room, index, place)
     source = tmp_path / "kernel.ptx"
-    source.write_text(_ptx(room, index, place, target))
-    options = [f"-arch=sm_{target[0]}{target[1]}"]
-    if kernel.targetoptions.get("max_registers"):  # naming the default limit would change ptxas's choices
-        options.append(f"-maxrregcount={kernel.targetoptions['max_registers']}")
+    source.write_text(compiled.ptx)
+    options = [f"-arch=sm_{compiled.target[0]}{compiled.target[1]}"]
+    if limit := compiled.kernel.targetoptions.get("max_registers"):  # naming the default limit would change ptxas's choices
+        options.append(f"-maxrregcount={limit}")
     done = subprocess.run(["ptxas", "-v", *options, str(source), "-o", str(tmp_path / "kernel.cubin")],
                           capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     memory = re.findall(r"(\d+) bytes (stack frame|spill stores|spill loads)", done.stderr)
     assert memory, done.stderr
     assert not [line for line in memory if line[0] != "0"], done.stderr
-    assert max(map(int, re.findall(r"Used (\d+) registers", done.stderr))) <= most
+    assert max(map(int, re.findall(r"Used (\d+) registers", done.stderr))) <= compiled.most

@@ -92,7 +92,7 @@ def test_other_arguments(tree: SumTree, backend: str) -> None:
         refuses(tree, TypeError, "size", tree.sample, bad)
     with pytest.raises(TypeError, match="n must"):
         SumTree(True)
-    with pytest.raises(BackendError, match="no cuda kernel"):
+    with pytest.raises(BackendError, match="cuda: "):
         SumTree(3, backend="cuda")
     refuses(tree, ValueError, "size", tree.sample, -1)
     refuses(tree, ValueError, "method must be one of iid, stratified", tree.sample, 3, method="uniform")

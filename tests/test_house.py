@@ -52,8 +52,7 @@ functions = pytest.mark.parametrize(
 )
 
 
-@pytest.mark.parametrize("rule", FORBIDDEN)
-def test_forbidden_text(rule: str) -> None:
+def test_forbidden_text() -> None:
     for path in (*(ROOT / "fastgd").rglob("*.py"), *(ROOT / "csrc").rglob("*"), ROOT / "setup.py"):
         if path.suffix in (".py", ".c", ".h"):
             code = path.read_text()
@@ -62,7 +61,7 @@ def test_forbidden_text(rule: str) -> None:
                 code = re.sub(r'""".*?"""|\'\'\'.*?\'\'\'|""".*', "", code, flags=re.DOTALL)
             else:
                 code = re.sub(r"/\*.*?\*/|//[^\n]*", "", code, flags=re.DOTALL)
-            assert not re.search(FORBIDDEN[rule], code), path
+            assert not [name for name, pattern in FORBIDDEN.items() if re.search(pattern, code)], path
 
 
 def test_no_assert_guards_the_package() -> None:

@@ -222,7 +222,7 @@ def test_read_only_package_and_no_home(bare_package: Path) -> None:
     ).returncode
 
 
-@pytest.mark.parametrize("options", [("-O",), ("-OO",), ("-I",), ("-B", "-s", "-E")], ids=" ".join)
+@pytest.mark.parametrize("options", [("-OO",), ("-I",), ("-B", "-s", "-E")], ids=" ".join)
 def test_interpreter_options(options: tuple[str, ...], run_python) -> None:
     """Checks must not be `assert`s, text must not be in docstrings, and nothing may need the environment."""
     code = (

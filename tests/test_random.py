@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -38,18 +38,6 @@ def ulps(z: np.ndarray, exact: np.ndarray) -> np.ndarray:
 def same(z: np.ndarray, expected: np.ndarray) -> bool:
     """Equal bits, signs of zeros included."""
     return z.dtype == expected.dtype and z.shape == expected.shape and z.tobytes() == expected.tobytes()
-
-
-@pytest.fixture(params=[0, 1, 2], ids=["default", "v3", "v4"])
-def isa(request: pytest.FixtureRequest) -> Iterator[int]:
-    """Every instruction set this CPU has."""
-    lib = importlib.import_module("fastgd._native").lib
-    before = lib.fgd_isa_current()
-    if request.param > lib.fgd_isa_best():
-        pytest.skip("this CPU or build lacks the instruction set")
-    lib.fgd_isa_use(request.param)
-    yield request.param
-    lib.fgd_isa_use(before)
 
 
 # --------------------------------------------------------------------------------------------------- known answers

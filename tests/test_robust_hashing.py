@@ -10,26 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from instruction_sets import LEVELS, instruction_set
 from robust_oracle import DTYPES, make
 
 import fastgd
 from fastgd import _threads, robust
-from fastgd._native import lib
 from fastgd.robust.hashing import cpu
 
 FOLD = 4096
-
-
-@pytest.fixture(params=["v4", "v3", "default"])
-def isa(request: pytest.FixtureRequest) -> Any:
-    """Runs a test on each level that this CPU has."""
-    level = {"default": 0, "v3": 1, "v4": 2}[request.param]
-    if level > lib.fgd_isa_best():
-        pytest.skip("this CPU has no such level")
-    before = lib.fgd_isa_current()
-    lib.fgd_isa_use(level)
-    yield request.param
-    lib.fgd_isa_use(before)
 
 
 @functools.cache
@@ -96,17 +84,19 @@ def test_planes_of_other_groups() -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("d", [0, 1, 2, 15, 16, 17, 31, 32, 33, 127, 1021, 1023, 1025, 4095, 4096, 4097, 8209])
-def test_simhash_equals_the_reference(d: int, dtype: str, isa: str) -> None:
+def test_simhash_equals_the_reference(d: int, dtype: str) -> None:
     x = make(np.random.default_rng(d).standard_normal((5, d)), dtype)
     for bits in (1, 8, 31, 33, 257):
         expected = robust.simhash(x, bits, seed=d, backend="reference")
-        got = robust.simhash(x, bits, seed=d)
-        assert got.dtype == np.uint8
-        assert got.shape == (5, -(-bits // 8))
-        assert (got == expected).all()
+        for level in LEVELS:
+            with instruction_set(level):
+                got = robust.simhash(x, bits, seed=d)
+            assert got.dtype == np.uint8
+            assert got.shape == (5, -(-bits // 8))
+            assert (got == expected).all()
 
 
-def test_any_form_of_the_vectors_gives_the_same_bits(isa: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_any_form_of_the_vectors_gives_the_same_bits(isa: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_threads, "PARALLEL_BYTES", 0)
     monkeypatch.setattr(cpu, "_BATCH", 7)
     rng = np.random.default_rng(1)
@@ -201,7 +191,7 @@ def test_only_the_direction_counts(backend: str) -> None:
                                           ("float64", 1e-300), ("bfloat16", 3e38), ("float16", 60000.0),
                                           ("float16", 2.0**-14)])
 @pytest.mark.parametrize("d", [100, 5000])
-def test_rows_of_any_finite_size(dtype: str, scale: float, d: int, isa: str) -> None:
+def test_rows_of_any_finite_size(dtype: str, scale: float, d: int, isa: int) -> None:
     """Neither overflow nor underflow: rows of all sizes beside each other, and within one row."""
     rng = np.random.default_rng(4)
     big = scale * rng.uniform(-1.0, 1.0, (3, d))
@@ -277,7 +267,7 @@ def test_torch_tensors() -> None:
 
 
 @pytest.mark.parametrize("width", [0, 1, 7, 8, 9, 31, 32, 63, 64, 65, 255, 256, 257, 1023, 1024, 1025, 1100, 3000, 33000])
-def test_hamming_is_brute_force(width: int, isa: str) -> None:
+def test_hamming_is_brute_force(width: int, isa: int) -> None:
     rng = np.random.default_rng(width)
     a, b = rng.integers(0, 256, (3, width), np.uint8), rng.integers(0, 256, (66, width), np.uint8)
     a[0], b[0] = 0, 255
@@ -359,7 +349,7 @@ def test_lshgm_is_its_formula(shape: tuple[int, ...], backend: str) -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("bits", [1, 5, 7, 13])
-def test_lshgm_equals_the_reference(bits: int, dtype: str, isa: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lshgm_equals_the_reference(bits: int, dtype: str, isa: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_threads, "PARALLEL_BYTES", 0)
     rng = np.random.default_rng(bits)
     models = [[make(rng.standard_normal(shape), dtype) if shape else np.array(rng.standard_normal()) for shape in SHAPES]
@@ -390,7 +380,7 @@ def test_lshgm_differs_by_the_mean_angle_of_the_columns() -> None:
 
 
 @pytest.mark.parametrize("scale", [1.7e308, 1e-300, 1.0])
-def test_lshgm_of_any_finite_size(scale: float, isa: str) -> None:
+def test_lshgm_of_any_finite_size(scale: float, isa: int) -> None:
     rng = np.random.default_rng(9)
     for shape in ((700, 3), (700, 20)):
         a = scale * rng.uniform(-1.0, 1.0, shape)

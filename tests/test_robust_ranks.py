@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from fractions import Fraction
 
 import numpy as np
@@ -12,24 +11,13 @@ from robust_oracle import DTYPES, assert_means, bits, flat, floats, make
 
 from fastgd import robust
 from fastgd._dispatch import find
-from fastgd._native import ISA_LEVELS, lib
+from fastgd._native import lib
 from fastgd._rows import parse
 from fastgd.robust.network import network
 
 nan, inf = np.nan, np.inf
 #: Around the ends of register groups, of runs, and of the passes that a merge takes.
 MANY = (47, 48, 49, 96, 97, 192, 255, 256, 257, 272, 500, 511, 512, 513, 1000, 1023, 1025, 2049, 4095, 4096, 4097, 4200)
-
-
-@pytest.fixture(params=[0, 1, 2], ids=ISA_LEVELS)
-def isa(request: pytest.FixtureRequest) -> Iterator[int]:
-    """Every instruction set this CPU has."""
-    before = lib.fgd_isa_current()
-    if request.param > lib.fgd_isa_best():
-        pytest.skip("this CPU or build lacks the instruction set")
-    lib.fgd_isa_use(request.param)
-    yield request.param
-    lib.fgd_isa_use(before)
 
 
 def sample(n: int, d: int, dtype: str, seed: int = 0) -> np.ndarray:

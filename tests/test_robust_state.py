@@ -39,7 +39,7 @@ def test_any_history(n: int, d: int, f: int, dtype: str, backend: str) -> None:
     x = make(normal(n, d), dtype)
     state = KrumState(x, f, backend=backend, num_threads=2)
     x = x.copy()
-    for step in range(120):
+    for step in range(120 if backend == "cpu" else 30):  # the oracle measures all anew at each
         i = int(rng.integers(n))
         if rng.random() < 0.4:
             value = rng.choice([np.nan, LARGEST[dtype], 1e4, 1.0, 1.0, 1.0]) * rng.uniform(-1, 1, d)

@@ -26,14 +26,14 @@ Notation
 ``omega``   the same for unbiased codecs, E C(x) = x
 =========== ================================================================================================
 
-Vectors are float32, float16 or bfloat16, one dimension, on the host or (most codecs) on the GPU; memories are float32 whatever
+Vectors are float32, float16 or bfloat16, one dimension, on the host or on the GPU; memories are float32 whatever
 the gradient is. A payload is a uint8 array (docs/wire.md has every byte): a header that says what it is, with a checksum, then
 the body. `decode` believes nothing and fails with ValueError.
 
 NaN and Inf. A gradient with one is a ValueError, before anything changes; `nonfinite="zero"` takes it as 0, and "propagate"
 skips the scan.
 
-Determinism: payload bytes and memories have the same bits for every number of threads and every instruction set.
+Determinism: payload bytes and memories have the same bits for every number of threads, every instruction set, and on a GPU.
 
 Where things are
 ----------------
@@ -42,9 +42,12 @@ public functions    `coding.py` (encode, decode), `feedback.py` (ErrorFeedback, 
 codecs              a folder for each family (`sparse`, `signs`, `levels`, `rotation`, `sketches`, `lowrank`): `codecs.py` says
                     what they are, `reference.py` is the oracle (plain NumPy), `cpu.py` the front of csrc/compress_*.c; what
                     belongs to no family is in `codec.py`, `codecs.py`, `reference.py` and `cpu.py` here
+on the GPU          `device.py` (memory, launches, headers), `cuda.py` (the front), `cuda_kernels.py` (what kernels share),
+                    `cuda_checksum.py`; each family's `cuda.py`
 the format          `wire.py`; docs/wire.md
 behind them         `memory.py` (steps and checkpoints), `state.py` (what kernels are handed), `calls.py` (how they call C),
-                    `common.py` (sums and memories of the oracles)
+                    `common.py` (sums and memories of the oracles), `host_variants.py` and `cuda_variants.py` (the
+                    elementwise work of EControl and DGC)
 the benchmark       `cases.py`, `peers.py`
 =================== ==========================================================================================
 """
@@ -52,14 +55,13 @@ the benchmark       `cases.py`, `peers.py`
 from .._dispatch import register, runs
 from . import codecs as _codecs
 
-_BACKENDS, _DTYPES = ("cpu", "reference"), ("float32", "float16", "bfloat16")
-_ON_GPU = {"identity", "topk", "randk", "threshold", "sign", "onebit", "qsgd", "terngrad", "natural", "int8", "fp8"}
+_BACKENDS, _DTYPES = ("cpu", "reference", "cuda"), ("float32", "float16", "bfloat16")
 for _kind in _codecs.CODECS.values():
-    register("compress", (_kind.name,), _BACKENDS + ("cuda",) * (_kind.name in _ON_GPU), _DTYPES, folder=_kind.family)
+    register("compress", (_kind.name,), _BACKENDS, _DTYPES, folder=_kind.family)
     runs(f"compress.{_kind.name}")(_kind)
-register("compress", ("largest",), (*_BACKENDS, "cuda"), _DTYPES)
-register("compress", ("decode", "check"), (*_BACKENDS, "cuda"), ("float32",))
-register("compress", ("vote",), (*_BACKENDS, "cuda"), ("float32",), folder="signs")
+register("compress", ("largest",), _BACKENDS, _DTYPES)
+register("compress", ("decode", "check"), _BACKENDS, ("float32",))
+register("compress", ("vote",), _BACKENDS, ("float32",), folder="signs")
 
 from . import rates as rates  # noqa: E402  (the rows above must stand in the table first)
 from .codecs import (  # noqa: E402

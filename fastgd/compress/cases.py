@@ -124,7 +124,9 @@ def _added(inputs: dict[str, Any]) -> np.ndarray:
 
 
 def _copy(inputs: dict[str, Any], backend: str, num_threads: int) -> np.ndarray:
-    target: np.ndarray = inputs["workers"].setdefault("target", np.zeros_like(inputs["grads"][0]))
+    if "target" not in inputs["workers"]:
+        inputs["workers"]["target"] = np.zeros_like(inputs["grads"][0])
+    target: np.ndarray = inputs["workers"]["target"]
     np.copyto(target, inputs["grads"][0])
     return target
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from .codec import Codec, Identity
 from .levels.codecs import FP8, QSGD, Int8, Natural, TernGrad
 from .lowrank.codecs import PowerSGD
@@ -21,6 +23,7 @@ CODECS: dict[int, type[Codec]] = {kind.code: kind for kind in (
     Identity, TopK, RandK, Threshold, Sign, OneBit, QSGD, TernGrad, Natural, Int8, FP8, Drive, CountSketch, PowerSGD)}
 
 
+@lru_cache(maxsize=256)
 def from_header(header: Header) -> Codec:
     """The codec that a header names, once its parameters and the body's length fit together; ValueError otherwise."""
     kind = CODECS.get(header.codec)

@@ -19,7 +19,9 @@ from .state import PLAIN, State, Vector, stream
 from .wire import SIZE, Header
 
 NONFINITE = ("raise", "zero", "propagate")
-_FLOAT32 = Operand("cpu", "float32"), Operand("cuda", "float32")  # by whether it is on a GPU
+_OPERANDS = [{name: Operand(place, name) for name in ("float32", "float16", "bfloat16")} for place in ("cpu", "cuda")]
+_FLOAT32 = _OPERANDS[0]["float32"], _OPERANDS[1]["float32"]  # by whether it is on a GPU
+_LARGEST, _UINT8 = float(np.finfo(np.float32).max), np.dtype(np.uint8)
 
 
 @runs("compress.largest")
@@ -73,7 +75,7 @@ def encode(codec: Codec, x: Any, *, seed: int = 0, step: int = 0, rank: int = 0,
     numbers = stream(count(seed, "seed", 0, 2**64 - 1), count(step, "step", 0, 2**32 - 1), count(rank, "rank", 0, 2**32 - 1))
     check_nonfinite(nonfinite)
     vector, wrap = vector_of(x, "x")
-    buffer = payload_buffer(codec, len(vector.data), out, vector.data)
+    buffer = payload_buffer(codec, codec.max_nbytes(len(vector.data)), out, vector.data)
     threads = _threads.budget(num_threads, vector.data.nbytes)
     vector, _ = finite(vector, "x", nonfinite, backend, threads)
     payload = write(codec, vector, State(), PLAIN, numbers, buffer, backend, threads)
@@ -176,7 +178,7 @@ def decode_add(payloads: Sequence[Any], out: Any, *, scale: float = 1.0, backend
     >>> fastgd.compress.decode_add(workers, np.zeros(2, np.float32), scale=0.5)
     array([-3.,  2.], dtype=float32)
     """
-    if abs(number(scale, "scale")) > float(np.finfo(np.float32).max):
+    if abs(number(scale, "scale")) > _LARGEST:
         raise ValueError(f"scale must be finite as a float32, got {scale!r}")
     factor = np.float32(scale)
     data, operand, _ = unpack(out, "out")
@@ -249,7 +251,7 @@ def majority_vote(payloads: Sequence[Any], *, backend: str | None = None, num_th
     n, first = parsed[0][1].n, parsed[0][2]
     operand = _FLOAT32[device.on_device(first)]
     find("compress.check", operand, backend)(parsed)
-    result = payload_buffer(codecs.Sign(), n, None, first)
+    result = payload_buffer(codecs.Sign(), codecs.Sign().max_nbytes(n), None, first)
     bodies = [body for _, _, body in parsed]
     find("compress.vote", operand, backend)([body[4:] for body in bodies], n, result[SIZE + 4 :],
                                             _threads.budget(num_threads, len(bodies) * len(result)))
@@ -289,17 +291,17 @@ def vector_of(x: Any, name: str) -> tuple[Vector, Callable[[Any], Any]]:
     return Vector(np.ascontiguousarray(data), operand.dtype), wrap
 
 
-def payload_buffer(codec: Codec, n: int, out: Any, like: Any = None) -> Any:
-    """Memory for the longest payload: new, beside `like`, or `out` after a check."""
-    size = codec.max_nbytes(n)
+def payload_buffer(codec: Codec, size: int, out: Any, like: Any = None) -> Any:
+    """Memory for the longest payload, `size` bytes: new, beside `like`, or `out` after a check."""
     if like is not None and device.on_device(like):
         return device.buffer(size, out, like)
     if out is None:
         return np.empty(size, np.uint8)
     data = out.numpy() if _is_torch(out) else out
-    if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.ndim != 1:
+    if not isinstance(data, np.ndarray) or data.dtype != _UINT8 or data.ndim != 1:
         raise TypeError("out must be a one-dimensional uint8 array")
-    if not (data.flags.c_contiguous and data.flags.writeable):
+    flags = data.flags
+    if not (flags.c_contiguous and flags.writeable):
         raise ValueError("out must be contiguous and writable: pass numpy.empty(codec.max_nbytes(n), 'uint8')")
     if len(data) < size:
         raise ValueError(f"out has {len(data)} bytes, a payload of {codec!r} takes up to {size}: pass codec.max_nbytes(n) bytes")
@@ -311,7 +313,7 @@ def finite(x: Vector, name: str, nonfinite: str, backend: str | None, threads: i
     if nonfinite == "propagate":
         return x, 0.0
     most = find("compress.largest", operand_of(x), backend)(x, threads)
-    if np.isfinite(most):
+    if most <= _LARGEST:
         return x, most
     there = device.on_device(x.data)
     good = (device.finite_values(x) if there else np.isfinite(x.data) if x.dtype != "bfloat16" else (x.data & 0x7F80) != 0x7F80)
@@ -324,7 +326,7 @@ def finite(x: Vector, name: str, nonfinite: str, backend: str | None, threads: i
 
 def operand_of(x: Vector) -> Operand:
     """What dispatch needs to know of a vector."""
-    return Operand("cuda" if device.on_device(x.data) else "cpu", x.dtype)
+    return _OPERANDS[device.on_device(x.data)][x.dtype]
 
 
 def same_device(a: Any, b: Any, a_name: str, b_name: str) -> None:
@@ -338,7 +340,7 @@ def write(codec: Codec, x: Vector, state: State, mode: int, numbers: Any, buffer
     """Run the codec's kernel, and put the header before what it wrote."""
     n = len(x.data)
     a = find(f"compress.{codec.name}", operand_of(x), backend)(codec, x, state, mode, numbers, buffer[SIZE:], threads)
-    option, _, b = codec._fields(n)
+    option, _, b = state.room.get("fields") or state.room.setdefault("fields", codec._fields(n))
     return seal(buffer, codec.code, option, n, a, b, codec._length(n, a, b))
 
 
@@ -363,7 +365,7 @@ def bytes_of(payload: Any, name: str) -> tuple[Any, Callable[[Any], Any]]:
 
 
 def _is_torch(x: Any) -> bool:
-    torch = sys.modules.get("torch")
+    torch = sys.modules.get("torch") if type(x) is not np.ndarray else None
     return torch is not None and isinstance(x, torch.Tensor)
 
 

@@ -8,26 +8,25 @@ import numpy as np
 
 from .._native import ffi, lib
 from . import calls
-from .calls import BYTES, FLOATS, null_or, run, vector
+from .calls import BYTES, FLOATS, memory, new, pointer, run, vector
 from .codecs import Codec, RandK
 from .state import PLAIN, State, Stream, Vector
 from .wire import Header
 
-_PAYLOADS = ffi.typeof("fgd_payload[]")
+_PAYLOADS, _NOTHING = ffi.typeof("fgd_payload[]"), State()
 _REASONS = {1: "holds a value that is not finite or has the wrong sign", 2: "holds indices that are not ascending or not below n",
             3: "holds a code that does not exist", 4: "has bits set beyond the last coordinate"}
 
 
 def largest(x: Vector, threads: int = 1) -> float:
-    return float(calls.largest(x, State(), PLAIN, threads))
+    return calls.largest(x, _NOTHING, PLAIN, threads)
 
 
 def identity(codec: Codec, x: Vector, state: State, mode: int, stream: Stream, body: np.ndarray, threads: int = 1) -> int:
     if len(x.data):
-        v, keep = vector(x)
-        memory, place = null_or(FLOATS, state.memory), ffi.from_buffer(BYTES, body)
-        run(lambda job: lib.fgd_compress_identity(v, memory, mode, place, job), threads,
-            lib.fgd_compress_tickets(len(x.data)), keep)
+        v, own, place = vector(x), memory(state, mode), pointer(BYTES, body)
+        run(lambda job: lib.fgd_compress_identity(v, own, mode, place, job), threads,
+            lambda: lib.fgd_compress_tickets(len(x.data)), (x, state, body))
     return 0
 
 
@@ -39,7 +38,7 @@ def decode(payloads: list[tuple[Codec, Header, np.ndarray]], out: np.ndarray, sc
     table, keep = _checked(payloads)
     if not len(out):
         return
-    add, factor, result = int(scale is not None), 1.0 if scale is None else float(scale), ffi.from_buffer(FLOATS, out)
+    add, factor, result = int(scale is not None), 1.0 if scale is None else float(scale), pointer(FLOATS, out)
     start = 0
     for end in range(1, len(payloads) + 1):  # payloads in no order of coordinates stand alone
         alone = isinstance(payloads[end - 1][0], RandK)
@@ -50,15 +49,15 @@ def decode(payloads: list[tuple[Codec, Header, np.ndarray]], out: np.ndarray, sc
             lib.fgd_compress_decode_range(first, 0, len(out), factor, add, result)
         else:
             run(lambda job, first=first, size=size: lib.fgd_compress_decode(first, size, factor, add, result, job),  # type: ignore[misc]
-                threads, lib.fgd_compress_tickets(len(out)), (table, keep))
+                threads, lambda: lib.fgd_compress_tickets(len(out)), (table, keep, out))
         start = end
 
 
 def _checked(payloads: list[tuple[Codec, Header, np.ndarray]]) -> tuple[Any, Any]:
     """The payloads as structs, and what must live as long; ValueError where a body holds what no encoder writes."""
-    table, keep = ffi.new(_PAYLOADS, len(payloads)), []
+    table, keep = new(_PAYLOADS, len(payloads)), []
     for k, (_, header, body) in enumerate(payloads):
-        data = ffi.from_buffer(BYTES, body)
+        data = pointer(BYTES, body)
         keep.append(data)
         q = table[k]
         q.codec, q.option, q.n, q.a, q.b, q.body = header.codec, header.option, header.n, header.a, header.b, data

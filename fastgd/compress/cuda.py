@@ -14,8 +14,7 @@ import numpy as np
 from numba import cuda
 
 from .. import _cuda
-from .._dispatch import Operand, find
-from . import cuda_checksum, cuda_kernels
+from . import cuda_checksum, cuda_kernels, cuda_variants
 from .codecs import Codec
 from .cuda_kernels import get_word, make_input_kernel, make_largest_kernel, put_word, receive
 from .device import Call, elements
@@ -25,6 +24,8 @@ from .wire import Header
 #: What a check finds: the message of each reason.
 REASONS = ("", "holds a value that is not finite or has the wrong sign", "holds indices that are not ascending or not below n",
            "holds a code that does not exist", "has bits set beyond the last coordinate")
+
+_FAMILIES = "signs", "sparse", "levels", "rotation", "sketches", "lowrank"
 
 
 def codec_input(call: Call, x: Vector, state: State, mode: int) -> tuple[Any, Any]:
@@ -54,7 +55,7 @@ def largest(x: Vector, threads: int = 1) -> float:
 
 
 @cuda.jit
-def _identity_kernel(p: Any, memory: Any, mode: Any, body: Any) -> None:
+def identity_kernel(p: Any, memory: Any, mode: Any, body: Any) -> None:
     for i in range(cuda.grid(1), p.size, cuda.gridsize(1)):
         v = p[i]
         put_word(body, 4 * i, v.view(np.uint32))
@@ -70,7 +71,7 @@ def _check_values_kernel(body: Any, first: Any, count: Any, flags: Any) -> None:
 
 
 @cuda.jit
-def _add_identity_kernel(body: Any, scale: Any, add: Any, out: Any) -> None:
+def add_identity_kernel(body: Any, scale: Any, add: Any, out: Any) -> None:
     for i in range(cuda.grid(1), out.size, cuda.gridsize(1)):
         receive(out, i, get_word(body, 4 * i).view(np.float32), scale, add)
 
@@ -78,7 +79,7 @@ def _add_identity_kernel(body: Any, scale: Any, add: Any, out: Any) -> None:
 def identity(codec: Codec, x: Vector, state: State, mode: int, stream: Stream, body: Any, threads: int = 1) -> int:
     with Call(x.data) as call:
         p, memory = codec_input(call, x, state, mode)
-        call.run(_identity_kernel, x.data.shape[0], p, memory, mode, _cuda.view(body))
+        call.run(identity_kernel, x.data.shape[0], p, memory, mode, _cuda.view(body))
     return 0
 
 
@@ -91,7 +92,7 @@ def check_identity(call: Call, codec: Codec, header: Header, body: Any, flags: A
 
 
 def add_identity(call: Call, codec: Codec, header: Header, body: Any, scale: Any, add: bool, out: Any) -> None:
-    call.run(_add_identity_kernel, header.n, body, scale, add, out)
+    call.run(add_identity_kernel, header.n, body, scale, add, out)
 
 
 # --------------------------------------------------------------------------------------------------------- decoding
@@ -120,8 +121,7 @@ def decode(payloads: list[tuple[Codec, Header, Any]], out: Any, scale: Any, thre
 
 
 def _of(codec: Codec, what: str) -> Any:
-    """The codec's own function; BackendError where it has no kernel."""
-    find(f"compress.{codec.name}", Operand("cuda", "float32"), "cuda")
+    """The codec's own function."""
     module = importlib.import_module(f"fastgd.compress{'.' + codec.family if codec.family else ''}.cuda")
     return getattr(module, f"{what}_{codec.name}")
 
@@ -129,12 +129,13 @@ def _of(codec: Codec, what: str) -> Any:
 def _kernels() -> list[Any]:
     """All kernels of the room, for the tests that compile them."""
     own: list[Any] = [
-        (_identity_kernel, ["void(float32[::1], float32[::1], int64, uint8[::1])"], False, None),
+        (identity_kernel, ["void(float32[::1], float32[::1], int64, uint8[::1])"], False, None),
         (_check_values_kernel, ["void(uint8[::1], int64, int64, uint32[::1])"], False, None),
-        (_add_identity_kernel, ["void(uint8[::1], float32, boolean, float32[::1])"], False, None),
+        (add_identity_kernel, ["void(uint8[::1], float32, boolean, float32[::1])"], False, None),
     ]
-    families = [importlib.import_module(f"fastgd.compress.{name}.cuda").KERNELS for name in ("signs", "sparse", "levels")]
-    return cuda_kernels.KERNELS + cuda_checksum.KERNELS + own + [entry for entries in families for entry in entries]
+    families = [importlib.import_module(f"fastgd.compress.{name}.cuda").KERNELS for name in _FAMILIES]
+    shared = cuda_kernels.KERNELS + cuda_checksum.KERNELS + cuda_variants.KERNELS
+    return shared + own + [entry for entries in families for entry in entries]
 
 
 def __getattr__(name: str) -> Any:

@@ -88,6 +88,17 @@ def magnitude(v: Any) -> Any:
 
 
 @cuda.jit(device=True)
+def exponent_above(bits: Any) -> Any:
+    """The least E with 2^E above the magnitude with these bits; 0 for 0, 128 for what is not finite."""
+    exponent = np.int64(0)
+    if bits >= np.uint32(0x800000):
+        exponent = min(np.int64(bits >> np.uint32(23)) - 126, np.int64(128))
+    elif bits > np.uint32(0):
+        exponent = np.int64(np.float32(bits).view(np.uint32) >> np.uint32(23)) - 126 - 149
+    return exponent
+
+
+@cuda.jit(device=True)
 def put_word(body: Any, at: Any, word: Any) -> None:
     body[at] = np.uint8(word & np.uint32(255))
     body[at + 1] = np.uint8((word >> np.uint32(8)) & np.uint32(255))
@@ -100,6 +111,18 @@ def get_word(body: Any, at: Any) -> Any:
     low = np.uint32(body[at]) | (np.uint32(body[at + 1]) << np.uint32(8))
     high = np.uint32(body[at + 2]) | (np.uint32(body[at + 3]) << np.uint32(8))
     return np.uint32(low | (high << np.uint32(16)))
+
+
+@cuda.jit(device=True)
+def get_seed(body: Any) -> Any:
+    """The seed of the stream that a body starts with; its step is the word behind it."""
+    return np.uint64(get_word(body, 0)) | (np.uint64(get_word(body, 4)) << np.uint64(32))
+
+
+@cuda.jit(device=True)
+def power64(exponent: Any) -> Any:
+    """2^exponent in double, of a normal number."""
+    return np.int64((np.int64(exponent) + 1023) << 52).view(np.float64)
 
 
 @cuda.jit(device=True)
@@ -187,6 +210,13 @@ def blend_kernel(keep: Any, average: Any, share: Any, x: Any, out: Any) -> None:
         out[i] = product(keep, average[i]) + product(share, x[i])
 
 
+@cuda.jit
+def check_stream_kernel(body: Any, flags: Any) -> None:
+    """Reason 4 for bits behind the step of a body's stream."""
+    if cuda.grid(1) == 0 and get_word(body, 12) != np.uint32(0):
+        flags[4] = np.uint32(1)
+
+
 # ------------------------------------------------------------------------------------------------------------ sums
 
 
@@ -263,5 +293,6 @@ KERNELS: list[tuple[Any, list[str], bool, int | None]] = [
     (fill_kernel, ["void(float32, float32[::1])"], False, None),
     (scale_kernel, ["void(float32, float32[::1])"], False, None),
     (blend_kernel, ["void(float32, float32[::1], float32, float32[::1], float32[::1])"], False, None),
+    (check_stream_kernel, ["void(uint8[::1], uint32[::1])"], False, None),
     (sums_kernel, ["void(float32[::1], int64, float64[:, ::1])"], True, None),
 ]

@@ -27,14 +27,11 @@ class _OneMemory(Memory):
                  backend: str | None = None, num_threads: int | None = None) -> None:
         super().__init__(codec, n, ("memory",), seed, rank, nonfinite, backend, num_threads)
         self._state.memory = self._arrays["memory"]
+        self._reach = self.codec._reach(self.n)
 
     def _place(self, x: Vector) -> None:
-        if device.on_device(x.data) and not device.on_device(self._arrays["memory"]):
-            find(f"compress.{self.codec.name}", coding.operand_of(x), self._backend)  # before anything moves
-            self._settle()
-            self._arrays = {name: device.upload(array, x.data) for name, array in self._arrays.items()}
-            self._state.memory = self._arrays["memory"]
         super()._place(x)
+        self._state.memory = self._arrays["memory"]
 
     def _send(self, x: Vector, largest: float, numbers: Stream, buffer: np.ndarray, threads: int) -> np.ndarray:
         if self._nonfinite != "propagate":
@@ -42,10 +39,6 @@ class _OneMemory(Memory):
         payload = coding.write(self.codec, x, self._state, self._mode, numbers, buffer, self._backend, threads)
         self._bound = self._reached(largest, self._bound + largest, self._reach)
         return payload
-
-    @property
-    def _reach(self) -> float:
-        return self.codec._reach(self.n)
 
     def _reached(self, largest: float, p: float, reach: float) -> float:
         """A bound on the memory after a vector of magnitudes up to `largest` and an input of magnitudes up to `p`."""

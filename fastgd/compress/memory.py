@@ -31,11 +31,11 @@ class Memory:
         coding.check_codec(codec)
         coding.check_nonfinite(nonfinite)
         self.codec, self.n = codec, count(n, "n", 0)
-        codec.max_nbytes(self.n)  # ValueError where n does not fit the codec
+        self._size = codec.max_nbytes(self.n)  # ValueError where n does not fit the codec
         self._seed, self._rank = count(seed, "seed", 0, 2**64 - 1), count(rank, "rank", 0, 2**32 - 1)
         self._nonfinite, self._backend, self._num_threads = nonfinite, backend, num_threads
         self._arrays = {name: np.zeros(self.n, np.float32) for name in arrays}
-        self._state = State()
+        self._state, self._there = State(), False  # where the memory is: on the GPU?
         self.step, self._bound = 0, 0.0
 
     # ---- steps
@@ -47,8 +47,8 @@ class Memory:
         Parameters
         ----------
         grad : (n,) array
-            float32, float16 or bfloat16, on the host; for `ErrorFeedback` and `EF21` also on the GPU, where the memory goes with
-            the first such gradient. Not written to.
+            float32, float16 or bfloat16, on the host or on the GPU, where the memory goes with the first such gradient. Not
+            written to.
         out : (at least codec.max_nbytes(n),) uint8 array, optional
             Where to put the payload; the result is its first part.
 
@@ -65,7 +65,7 @@ class Memory:
         """
         x, wrap = self._vector(grad)
         threads = _threads.budget(self._num_threads, x.data.nbytes)
-        buffer = coding.payload_buffer(self.codec, self.n, out, x.data)
+        buffer = coding.payload_buffer(self.codec, self._size, out, x.data)
         x, largest = coding.finite(x, "grad", self._nonfinite, self._backend, threads)
         self._place(x)
         payload = self._send(x, largest, stream(self._seed, self.step & 0xFFFFFFFF, self._rank), buffer, threads)
@@ -126,10 +126,13 @@ class Memory:
 
     def _place(self, x: Vector) -> None:
         """The memory is where the gradients are: it goes to the GPU with the first one that is there."""
-        there = {device.on_device(array) for array in self._arrays.values()}
-        if device.on_device(x.data) and there == {False}:
-            raise TypeError(f"grad is on the GPU, where {type(self).__name__} does not run: pass a host array")
-        if not device.on_device(x.data) and there == {True}:
+        there = device.on_device(x.data)
+        if there and not self._there:
+            find(f"compress.{self.codec.name}", coding.operand_of(x), self._backend)  # before anything moves
+            self._settle()
+            self._arrays = {name: device.upload(array, x.data) for name, array in self._arrays.items()}
+            self._there = True
+        if self._there and not there:
             raise TypeError("grad is on the host, but the memory went to the GPU with an earlier gradient: pass device arrays, "
                             "or load the state into a new compressor")
 
@@ -148,7 +151,8 @@ class Memory:
         self._settle()
         return {"kind": type(self).__name__, "codec": repr(self.codec), "n": self.n, "seed": self._seed, "rank": self._rank,
                 "step": self.step, **{name: np.array(to_host(array)) for name, array in self._arrays.items()},
-                "extra": copy.deepcopy(self._state.extra)}
+                "extra": {name: to_host(value).copy() if device.on_device(value) else copy.deepcopy(value)
+                          for name, value in self._state.extra.items()}}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue where `state_dict` was taken: the payloads from here on are the same, bit for bit.

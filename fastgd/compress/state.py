@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,11 +14,14 @@ PLAIN, FEEDBACK, DIFFERENCE = 0, 1, 2
 _MASK = 2**64 - 1
 
 
-class Vector(NamedTuple):
+class Vector:
     """One dimension, contiguous; bfloat16 as 16-bit patterns."""
 
-    data: Any
-    dtype: str
+    __slots__ = ("data", "dtype", "native")
+
+    def __init__(self, data: Any, dtype: str) -> None:
+        self.data, self.dtype = data, dtype
+        self.native: Any = None  #: the struct of csrc/fastgd.h, once a CPU kernel needed it (calls.py)
 
 
 class Stream(NamedTuple):
@@ -34,6 +37,7 @@ def stream(seed: int, step: int, rank: int) -> Stream:
     return Stream(seed, step, (seed + _finalise(rank)) & _MASK)
 
 
+@lru_cache(maxsize=64)
 def _finalise(z: int) -> int:
     """The finaliser of SplitMix64; 0 for 0, so rank 0 rounds with the seed itself."""
     z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9 & _MASK
@@ -41,9 +45,19 @@ def _finalise(z: int) -> int:
     return z ^ (z >> 31)
 
 
-@dataclass
+class Room(dict[str, Any]):
+    """Structs and scratch memory that a CPU kernel keeps from step to step. No result depends on them: copies begin empty."""
+
+    def __reduce__(self) -> tuple[type[Room], tuple[()]]:
+        return Room, ()
+
+
 class State:
     """What a codec's kernel remembers: the vector, and small things of its own."""
 
-    memory: np.ndarray | None = None  #: (n,) float32; None for a single vector
-    extra: dict[str, Any] = field(default_factory=dict)  #: numbers and arrays, as in a checkpoint
+    __slots__ = ("extra", "memory", "room")
+
+    def __init__(self, memory: np.ndarray | None = None, extra: dict[str, Any] | None = None) -> None:
+        self.memory = memory  #: (n,) float32; None for a single vector
+        self.extra = {} if extra is None else extra  #: numbers and arrays, as in a checkpoint
+        self.room = Room()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from .._checks import number
 from .._dispatch import runs
-from . import coding
+from . import coding, device, host_variants
 from .codecs import Codec, Threshold, TopK
-from .common import to_float32
 from .memory import Memory
 from .state import PLAIN, State, Stream, Vector
 from .wire import SIZE
@@ -48,23 +49,21 @@ class EControl(Memory):
         self._weight = np.float32(number(weight, "weight", 0.0))
         super().__init__(codec, n, ("estimate", "residual"), seed, rank, nonfinite, backend, num_threads)
 
-    def estimate(self) -> np.ndarray:
+    def estimate(self) -> Any:
         """h: what the receiver knows, a copy."""
-        return self._arrays["estimate"].copy()
+        return device.duplicate(self._arrays["estimate"])
 
-    def residual(self) -> np.ndarray:
+    def residual(self) -> Any:
         """e: the error accumulated so far, a copy."""
-        return self._arrays["residual"].copy()
+        return device.duplicate(self._arrays["residual"])
 
-    def _send(self, x: Vector, largest: float, numbers: Stream, buffer: np.ndarray, threads: int) -> np.ndarray:
-        e, h = self._arrays["residual"], self._arrays["estimate"]
-        with np.errstate(over="ignore", invalid="ignore"):
-            g = to_float32(x)
-            p = self._weight * e + g - h
-        refuse_overflow(p, self._nonfinite)
+    def _send(self, x: Vector, largest: float, numbers: Stream, buffer: Any, threads: int) -> Any:
+        e, h, work = self._arrays["residual"], self._arrays["estimate"], _arithmetic(x)
+        p = work.control(self._weight, e, x, h)
+        _refuse_overflow(self, p)
         payload = coding.write(self.codec, Vector(p, "float32"), State(), PLAIN, numbers, buffer, self._backend, threads)
         coding.decode_add([payload], h, backend=self._backend, num_threads=self._num_threads)
-        e += g - h
+        work.accumulate(e, x, h)
         return payload
 
 
@@ -109,24 +108,30 @@ class DGC(Memory):
             raise ValueError(f"momentum must be from 0 to below 1, got {momentum!r}")
         super().__init__(codec, n, ("velocity", "residual"), seed, rank, nonfinite, backend, num_threads)
 
-    def residual(self) -> np.ndarray:
+    def residual(self) -> Any:
         """v: what is still to be sent, a copy."""
-        return self._arrays["residual"].copy()
+        return device.duplicate(self._arrays["residual"])
 
-    def _send(self, x: Vector, largest: float, numbers: Stream, buffer: np.ndarray, threads: int) -> np.ndarray:
-        with np.errstate(over="ignore", invalid="ignore"):
-            velocity = self._momentum * self._arrays["velocity"] + to_float32(x)
-            residual = self._arrays["residual"] + velocity
-        refuse_overflow(residual, self._nonfinite)
+    def _send(self, x: Vector, largest: float, numbers: Stream, buffer: Any, threads: int) -> Any:
+        work = _arithmetic(x)
+        velocity, residual = work.momentum(self._momentum, self._arrays["velocity"], x, self._arrays["residual"])
+        _refuse_overflow(self, residual)
         payload = coding.write(self.codec, Vector(residual, "float32"), State(), PLAIN, numbers, buffer, self._backend, threads)
-        k = (len(payload) - SIZE) // 8
-        sent = payload[SIZE : SIZE + 4 * k].copy().view("<u4")
-        residual[sent] = velocity[sent] = 0.0
-        self._arrays["residual"][...], self._arrays["velocity"][...] = residual, velocity
+        work.forget(payload[SIZE:], (len(payload) - SIZE) // 8, velocity, residual)
+        self._arrays.update(velocity=velocity, residual=residual)
         return payload
 
 
-def refuse_overflow(p: np.ndarray, nonfinite: str) -> None:
+def _arithmetic(x: Vector) -> Any:
+    """The elementwise work, where the vector is."""
+    if not device.on_device(x.data):
+        return host_variants
+    from . import cuda_variants
+
+    return cuda_variants
+
+
+def _refuse_overflow(worker: EControl | DGC, p: Any) -> None:
     """ValueError where a finite gradient and the memory overflow together."""
-    if nonfinite != "propagate" and not np.isfinite(p).all():
+    if worker._nonfinite != "propagate" and not np.isfinite(worker._largest(p)):
         raise ValueError("grad and the memory overflow float32: skip the step, or rescale gradients and memory")

@@ -15,13 +15,16 @@ import numpy as np
 
 try:
     from .._native import ffi, lib
+
+    _BYTES = ffi.typeof("uint8_t[]")
 except ImportError:  # a build without the C core, where zlib is fast enough beside the reference
     lib = None
 
 MAGIC, VERSION, SIZE = b"FGDC", 1, 32
+_UINT8 = np.dtype(np.uint8)
 MAX_BODY = 2**32 - 1  # bytes
 
-_HEADER = struct.Struct("<4sBBBBQIIII")
+_HEADER, _CHECKSUM = struct.Struct("<4sBBBBQIIII"), struct.Struct("<I")
 
 
 class Header(NamedTuple):
@@ -38,8 +41,8 @@ class Header(NamedTuple):
 def seal(payload: np.ndarray, codec: int, option: int, n: int, a: int, b: int, length: int) -> np.ndarray:
     """Write the header before a body of `length` bytes; the payload without what follows the body."""
     whole = payload[: SIZE + length]
-    whole[:SIZE] = np.frombuffer(_HEADER.pack(MAGIC, VERSION, codec, option, 0, n, a, b, length, 0), np.uint8)
-    whole[SIZE - 4 : SIZE] = np.frombuffer(_checksum(whole).to_bytes(4, "little"), np.uint8)
+    _HEADER.pack_into(whole.data, 0, MAGIC, VERSION, codec, option, 0, n, a, b, length, 0)
+    _CHECKSUM.pack_into(whole.data, SIZE - 4, _checksum(whole))
     return whole
 
 
@@ -48,7 +51,7 @@ def parse(payload: Any, name: str = "payload") -> tuple[Header, np.ndarray]:
     whole = as_bytes(payload, name)
     if len(whole) < SIZE:
         raise ValueError(f"{name} has {len(whole)} bytes, fewer than the {SIZE} of a header: it was cut short")
-    magic, version, codec, option, zero, n, a, b, length, crc = _HEADER.unpack(whole[:SIZE].tobytes())
+    magic, version, codec, option, zero, n, a, b, length, crc = _HEADER.unpack_from(whole.data)
     check(magic, version, length, len(whole) - SIZE, not zero and crc == _checksum(whole), name)
     return Header(codec, option, n, a, b, length), whole[SIZE:]
 
@@ -74,7 +77,7 @@ def as_bytes(payload: Any, name: str = "payload") -> np.ndarray:
             view = np.frombuffer(payload, np.uint8) if len(payload) else np.empty(0, np.uint8)
         except (TypeError, ValueError, BufferError):
             raise TypeError(f"{name} must be a uint8 array or bytes, got {type(payload).__name__}") from None
-    if view.dtype != np.uint8 or view.ndim != 1:
+    if view.dtype != _UINT8 or view.ndim != 1:
         raise TypeError(f"{name} must be a one-dimensional uint8 array, got {view.dtype} with shape {view.shape}")
     return np.ascontiguousarray(view)
 
@@ -83,5 +86,5 @@ def _checksum(whole: np.ndarray) -> int:
     """CRC-32 of the header without the checksum, and of the body."""
     if lib is None:
         return zlib.crc32(whole[SIZE:].tobytes(), zlib.crc32(whole[: SIZE - 4].tobytes()))
-    first = lib.fgd_crc32(0, ffi.from_buffer(whole), SIZE - 4)
-    return int(lib.fgd_crc32(first, ffi.from_buffer(whole[SIZE:]), len(whole) - SIZE))
+    crc: int = lib.fgd_crc32_payload(ffi.from_buffer(_BYTES, whole), len(whole))
+    return crc

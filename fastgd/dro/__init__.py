@@ -28,13 +28,22 @@ rho is n R.
 
 from .._dispatch import register
 
-register("dro", ("tree",), ("cpu", "reference"), ("float64",), folder="tree")
+_BACKENDS = ("cpu", "cuda", "reference")
+register("dro", ("tree",), _BACKENDS, ("float64",), folder="tree")
 register("dro", ("chi2", "kl", "cressie_read"), ("cpu", "reference"), ("float64",), folder="sampler")
-register("dro", ("linear",), ("cpu", "cuda", "reference"), ("float32", "float64"), folder="sets")
+register("dro", ("linear",), _BACKENDS, ("float32", "float64"), folder="sets")
 register("dro", ("tilted", "capped", "quantile", "power"), ("cpu", "reference"), ("float32", "float64"), folder="sets")
 
-from .sampler.sampler import DROSampler  # noqa: E402  (the rows above must stand in the table first)
+from .allocation import allocate  # noqa: E402  (the rows above must stand in the table first)
+from .groups import group_losses, group_weights  # noqa: E402
+from .multilevel import mlmc_estimate  # noqa: E402
+from .pacing import pacing  # noqa: E402
+from .sampler.sampler import DROSampler  # noqa: E402
 from .sets.sets import project, worst_case  # noqa: E402
+from .tree.jit import numba_functions  # noqa: E402
 from .tree.sumtree import SumTree  # noqa: E402
 
-__all__ = ["DROSampler", "SumTree", "project", "worst_case"]
+__all__ = [
+    "DROSampler", "SumTree", "allocate", "group_losses", "group_weights", "mlmc_estimate", "numba_functions", "pacing", "project",
+    "worst_case",
+]

@@ -100,7 +100,7 @@ def _hash32_kernel(key: Any, start: Any, out: Any) -> None:
 
 
 @cuda.jit(device=True)
-def _sign_words(seed: Any, step: Any, tile: Any, words: Any) -> None:
+def sign_words(seed: Any, step: Any, tile: Any, words: Any) -> None:
     """The words of a tile of signs into shared memory; every thread of the block comes here."""
     thread = cuda.threadIdx.x
     cuda.syncthreads()  # the tile before has been read
@@ -120,7 +120,7 @@ def _sign_words(seed: Any, step: Any, tile: Any, words: Any) -> None:
 def _rademacher_kernel(seed: Any, step: Any, first: Any, shift: Any, out: Any) -> None:
     words = cuda.shared.array(_TILE_WORDS, np.uint32)
     for t in range(cuda.blockIdx.x, (out.size + shift + _TILE - 1) // _TILE, cuda.gridDim.x):
-        _sign_words(seed, step, first + np.uint64(t), words)
+        sign_words(seed, step, first + np.uint64(t), words)
         base = t * _TILE - shift
         for e in range(max(0, -base) + cuda.threadIdx.x, min(_TILE, out.size - base), cuda.blockDim.x):
             bit = (words[e // 32] >> np.uint32(e % 32)) & np.uint32(1)
@@ -131,7 +131,7 @@ def _rademacher_kernel(seed: Any, step: Any, first: Any, shift: Any, out: Any) -
 def _perturb_rademacher_kernel(seed: Any, step: Any, scale: Any, x: Any) -> None:
     words = cuda.shared.array(_TILE_WORDS, np.uint32)
     for t in range(cuda.blockIdx.x, (x.size + _TILE - 1) // _TILE, cuda.gridDim.x):
-        _sign_words(seed, step, np.uint64(t), words)
+        sign_words(seed, step, np.uint64(t), words)
         base = t * _TILE
         for e in range(cuda.threadIdx.x, min(_TILE, x.size - base), cuda.blockDim.x):
             bit = (words[e // 32] >> np.uint32(e % 32)) & np.uint32(1)

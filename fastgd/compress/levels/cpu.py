@@ -5,14 +5,15 @@ Signatures as in `reference.py`. Formulas, costs and orders of summation stand w
 
 from __future__ import annotations
 
+import struct
 from typing import Any
 
 import numpy as np
 
 from ..._native import ffi, lib
-from ..calls import BYTES, FLOATS, largest, null_or, run, vector
+from ..calls import BYTES, largest, memory, new, pointer, run, vector
 from ..codecs import FP8, QSGD, Int8, Natural, TernGrad
-from ..state import PLAIN, State, Stream, Vector
+from ..state import State, Stream, Vector
 
 _NEAREST, _STOCHASTIC, _E4M3, _E5M2, _TERNARY, _NATURAL = range(6)  # as in csrc/compress_levels.c
 _LEVELS = ffi.typeof("fgd_levels *")
@@ -35,8 +36,8 @@ def fp8(codec: FP8, x: Vector, state: State, mode: int, stream: Stream, body: np
 
 def terngrad(codec: TernGrad, x: Vector, state: State, mode: int, stream: Stream, body: np.ndarray, threads: int) -> int:
     most = largest(x, state, mode, threads)
-    body[:4] = np.frombuffer(most.tobytes(), np.uint8)
-    _encode(x, state, mode, stream, body, threads, kind=_TERNARY, width=2, levels=1.0, largest=float(most))
+    struct.pack_into("<f", body.data, 0, most)
+    _encode(x, state, mode, stream, body, threads, kind=_TERNARY, width=2, levels=1.0, largest=most)
     return 0
 
 
@@ -46,10 +47,14 @@ def natural(codec: Natural, x: Vector, state: State, mode: int, stream: Stream, 
 
 
 def _encode(x: Vector, state: State, mode: int, stream: Stream, body: np.ndarray, threads: int, **fields: Any) -> int:
-    """Run the encoder; the bucket's length."""
-    v, keep = vector(x)
-    memory, out = null_or(FLOATS, None if mode == PLAIN else state.memory), ffi.from_buffer(BYTES, body)
-    how = ffi.new(_LEVELS, {"width": 8, "seed": stream.rounding, "step": stream.step} | fields)
-    run(lambda job: lib.fgd_compress_levels(v, memory, mode, how, out, job), threads,
-        lib.fgd_compress_levels_tickets(how, len(x.data)), (keep, how))
-    return int(how.bucket)
+    """Run the encoder; the bucket's length. The struct of a codec with memory is made once."""
+    v, own, out, how = vector(x), memory(state, mode), pointer(BYTES, body), state.room.get("levels")
+    if how is None:
+        how = state.room["levels"] = new(_LEVELS, {"width": 8} | fields)
+    how.seed, how.step = stream.rounding, stream.step
+    if "largest" in fields:
+        how.largest = fields["largest"]
+    run(lambda job: lib.fgd_compress_levels(v, own, mode, how, out, job), threads,
+        lambda: lib.fgd_compress_levels_tickets(how, len(x.data)), (x, state, body, how))
+    bucket: int = how.bucket
+    return bucket

@@ -2,48 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from ... import _threads
 from ..._native import ffi, lib
+from ..calls import BYTES, FLOATS, memory, new, null_or, pointer, run, vector
 from ..state import PLAIN, State, Stream, Vector
 
-_BYTES, _CHARS, _FLOATS, _DOUBLES = (ffi.typeof(name) for name in ("uint8_t[]", "char[]", "float[]", "double[]"))
-_WORK, _VECTOR, _JOB = (ffi.typeof(name) for name in ("fgd_lowrank *", "fgd_vector *", "fgd_job *"))
+_WORK, _DOUBLES = ffi.typeof("fgd_lowrank *"), ffi.typeof("double[]")
 _APART = 16  # floats between lines, which else would often lie a power of two apart and share few places in the cache
-_DTYPES = {"float32": 0, "float16": 2, "bfloat16": 3}
 
 
 def powersgd(codec: Any, x: Vector, state: State, mode: int, stream: Stream, body: np.ndarray, threads: int = 1) -> int:
     (rows, columns), rank = codec.shape, codec.rank
     stride, pitch = -(-rows // 8) * 8, columns + _APART
     left, right = np.empty(rank * stride), np.empty(rank * pitch, np.float32)
-    data = ffi.from_buffer(_CHARS, x.data)
-    vector = ffi.new(_VECTOR, {"data": data, "dtype": _DTYPES[x.dtype], "n": len(x.data)})
-    memory = ffi.NULL if state.memory is None else ffi.from_buffer(_FLOATS, state.memory)
-    w = ffi.new(_WORK, {
-        "x": vector, "memory": memory, "mode": mode, "rows": rows, "columns": columns, "rank": rank, "seed": stream.seed,
-        "step": stream.step, "fresh": 1, "unit": 1.0, "most": lib.fgd_lowrank_most(rank), "stride": stride,
-        "left": ffi.from_buffer(_DOUBLES, left), "pitch": pitch, "right": ffi.from_buffer(_FLOATS, right),
-        "body": ffi.from_buffer(_BYTES, body)})
-    keep = left, right, data, vector, memory, body
+    w = new(_WORK, {
+        "x": vector(x), "memory": memory(state, mode), "mode": mode, "rows": rows, "columns": columns, "rank": rank,
+        "seed": stream.seed, "step": stream.step, "fresh": 1, "unit": 1.0, "most": lib.fgd_lowrank_most(rank), "stride": stride,
+        "left": pointer(_DOUBLES, left), "pitch": pitch, "right": pointer(FLOATS, right), "body": pointer(BYTES, body)})
+    keep = left, right, x, state, body
     warm = None if mode == PLAIN else _warm(state, columns, rank)
-    lib.fgd_lowrank_start(w, ffi.NULL if warm is None else ffi.from_buffer(_FLOATS, warm))
-    row_tickets = lib.fgd_lowrank_row_tickets(w)
-    _run(lambda job: lib.fgd_lowrank_left(w, job), threads, row_tickets, keep)
+    lib.fgd_lowrank_start(w, null_or(FLOATS, warm))
+
+    def row_tickets() -> int:
+        return int(lib.fgd_lowrank_row_tickets(w))
+
+    run(lambda job: lib.fgd_lowrank_left(w, job), threads, row_tickets, keep)
     w.fresh = 0
     peak = float(np.array(w.peak, np.uint32).view(np.float32))
     if 0.0 < peak < 2.0**-64 or peak > 2.0**64:
         w.unit = 2.0**64 if peak < 1.0 else 2.0**-64
-        _run(lambda job: lib.fgd_lowrank_left(w, job), threads, row_tickets, keep)
+        run(lambda job: lib.fgd_lowrank_left(w, job), threads, row_tickets, keep)
     lib.fgd_lowrank_orthogonalise(w)
     w.panel = lib.fgd_lowrank_panel(w, threads)
-    _run(lambda job: _check(lib.fgd_lowrank_right(w, job)), threads, -(-columns // w.panel), keep)
+    run(lambda job: _check(lib.fgd_lowrank_right(w, job)), threads, lambda: -(-columns // w.panel), keep)
     if mode != PLAIN:
-        _run(lambda job: lib.fgd_lowrank_finish(w, job), threads, row_tickets, keep)
+        run(lambda job: lib.fgd_lowrank_finish(w, job), threads, row_tickets, keep)
         state.extra["right"] = np.ascontiguousarray(right.reshape(rank, pitch)[:, :columns].T)
     return int(rank)
 
@@ -62,8 +58,3 @@ def _warm(state: State, columns: int, rank: int) -> np.ndarray | None:
 def _check(status: int) -> None:
     if status:
         raise MemoryError("no memory for the sums of a right factor")
-
-
-def _run(call: Callable[[Any], None], threads: int, tickets: int, keep: Any) -> None:
-    job = ffi.new(_JOB)
-    _threads.run(lambda: call(job), threads=threads, chunks=tickets, keep=(keep, job))

@@ -7,17 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from ..._native import ffi, lib
-from ..calls import BYTES, FLOATS, null_or, run, vector
+from ..._native import lib
+from ..calls import BYTES, memory, pointer, run, vector
 from ..state import State, Stream, Vector
 
 
 def drive(codec: Any, x: Vector, state: State, mode: int, stream: Stream, body: np.ndarray, threads: int = 1) -> int:
-    body[:16] = np.frombuffer(struct.pack("<QII", stream.seed, stream.step, 0), np.uint8)
+    struct.pack_into("<QII", body.data, 0, stream.seed, stream.step, 0)
     n = len(x.data)
     if n:
-        v, keep = vector(x)
-        memory, place = null_or(FLOATS, state.memory), ffi.from_buffer(BYTES, body)
-        run(lambda job: lib.fgd_compress_drive(v, memory, mode, codec.bits, codec.unbiased, stream.seed, stream.step, place, job),
-            threads, lib.fgd_compress_drive_tickets(n), (keep, memory, place))
+        v, own, place = vector(x), memory(state, mode), pointer(BYTES, body)
+        run(lambda job: lib.fgd_compress_drive(v, own, mode, codec.bits, codec.unbiased, stream.seed, stream.step, place, job),
+            threads, lambda: lib.fgd_compress_drive_tickets(n), (x, state, body))
     return int(codec.bits)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..._native import ffi, lib
-from ..calls import BYTES, FLOATS, largest, null_or, run, vector
+from ..calls import BYTES, largest, memory, pointer, run, vector
 from ..state import PLAIN, State, Stream, Vector
 
 _SUMS = ffi.typeof("int64_t[]")
@@ -24,34 +24,33 @@ _SEGMENT = 1 << 16  # coordinates, at least
 
 def countsketch(codec: Any, x: Vector, state: State, mode: int, stream: Stream, body: np.ndarray, threads: int = 1) -> int:
     n, rows, cols = len(x.data), codec.rows, codec.cols
-    body[:16] = np.frombuffer(struct.pack("<QII", stream.seed, stream.step, 0), np.uint8)
+    struct.pack_into("<QII", body.data, 0, stream.seed, stream.step, 0)
     table, sums = body[16 : 16 + 4 * rows * cols], np.zeros(rows * cols, np.int64)
-    v, keep = vector(x)
-    memory, place = null_or(FLOATS, state.memory), ffi.from_buffer(BYTES, body)
-    cells, values, sweeps = ffi.from_buffer(BYTES, table), ffi.from_buffer(_SUMS, sums), lib.fgd_compress_sketch_tickets(n)
-    unit = unit_exponent(int(largest(x, state, mode, threads).view(np.uint32)), n)
+    v, own, place, keep = vector(x), memory(state, mode), pointer(BYTES, body), (x, state, body)
+    cells, values = pointer(BYTES, table), pointer(_SUMS, sums)
+    unit = unit_exponent(largest(x, state, mode, threads), n)
     together = min(rows, max(1, _TOGETHER // (8 * cols)))
     groups = lib.fgd_compress_sketch_groups(rows, together)
     segments = _segments(n, together * cols, groups, threads)
     per_unit, failed = 2.0**-unit, list[int]()
 
     def add(job: Any) -> None:
-        failed.append(lib.fgd_compress_sketch_sums(v, memory, mode, stream.seed, stream.step, rows, cols, per_unit, together,
+        failed.append(lib.fgd_compress_sketch_sums(v, own, mode, stream.seed, stream.step, rows, cols, per_unit, together,
                                                    segments, values, job))
 
-    run(add, threads, groups * segments, (keep, sums))
+    run(add, threads, lambda: groups * segments, (keep, sums))
     if any(failed):
         raise MemoryError("no memory for a thread's part of a sketch")
     run(lambda job: lib.fgd_compress_sketch_table(values, len(sums), 2.0**unit, cells, job), threads,
-        lib.fgd_compress_sketch_cells(len(sums)), (sums, body))
+        lambda: lib.fgd_compress_sketch_cells(len(sums)), (sums, body))
     if mode != PLAIN:
-        run(lambda job: lib.fgd_compress_sketch_memory(v, memory, mode, rows, cols, place, job), threads, sweeps, (keep, body))
+        run(lambda job: lib.fgd_compress_sketch_memory(v, own, mode, rows, cols, place, job), threads,
+            lambda: lib.fgd_compress_sketch_tickets(n), keep)
     return int(rows)
 
 
-def unit_exponent(bits: int, n: int) -> int:
-    """The exponent of what the sums count: n magnitudes of at most the float with these bits stay below 2^62 of it."""
-    largest = float(np.array([bits], np.uint32).view(np.float32)[0])
+def unit_exponent(largest: float, n: int) -> int:
+    """The exponent of what the sums count: n magnitudes of at most `largest` stay below 2^62 of it."""
     exponent = math.frexp(largest)[1] if math.isfinite(largest) else 128
     return exponent - min(50, 62 - n.bit_length())
 

@@ -11,7 +11,7 @@ import numpy as np
 from ... import _cuda
 from ...random import scalar
 from ..cuda import check_values, codec_input
-from ..cuda_kernels import THREADS
+from ..cuda_kernels import THREADS, check_stream_kernel
 from ..device import Call, put
 from ..state import State, Stream, Vector
 from .cuda_kernels import KERNELS as KERNELS
@@ -21,7 +21,6 @@ from .cuda_kernels import (
     add_sparse_kernel,
     check_codes_kernel,
     check_indices_kernel,
-    check_stream_kernel,
     clear_kernel,
     gather_kernel,
     tables_kernel,

@@ -93,13 +93,6 @@ def check_codes_kernel(body: Any, k: Any, flags: Any) -> None:
 
 
 @cuda.jit
-def check_stream_kernel(body: Any, flags: Any) -> None:
-    """Reason 4 for bits behind the step."""
-    if cuda.grid(1) == 0 and get_word(body, 12) != np.uint32(0):
-        flags[4] = np.uint32(1)
-
-
-@cuda.jit
 def add_sparse_kernel(body: Any, k: Any, eight: Any, scale: Any, add: Any, out: Any) -> None:
     buckets = (k + BUCKET - 1) // BUCKET
     for j in range(cuda.grid(1), k, cuda.gridsize(1)):
@@ -127,7 +120,6 @@ KERNELS: list[tuple[Any, list[str], bool, int | None]] = [
     (add_randk_kernel, ["void(uint8[::1], int64, int64, int64, uint32[:, ::1], float32, boolean, float32[::1])"], False, None),
     (check_indices_kernel, ["void(uint8[::1], int64, int64, uint32[::1])"], False, None),
     (check_codes_kernel, ["void(uint8[::1], int64, uint32[::1])"], False, None),
-    (check_stream_kernel, ["void(uint8[::1], uint32[::1])"], False, None),
     (add_sparse_kernel, ["void(uint8[::1], int64, boolean, float32, boolean, float32[::1])"], False, None),
     (clear_kernel, ["void(float32[::1])"], False, None),
 ]

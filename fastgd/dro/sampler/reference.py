@@ -157,16 +157,15 @@ def _project_chi2(w: np.ndarray, excess: float) -> np.ndarray:
     """Euclidean projection of w >= 0 onto t >= 0 of mean 1 and mean square <= 1 + excess."""
     n = len(w)
     scale = max(1.0, w.max() * 1e-100)  # squares must not overflow; what is 1e100 times smaller does not count
-    w = w / scale
+    w = (w - w.max()) / scale  # what lies far below the largest may lose digits
     order = np.sort(w)[::-1]
     size = np.arange(1, n + 1)
-    centred = order - order.mean()
-    mean = np.cumsum(centred) / size
-    variance = np.maximum(np.cumsum(centred**2) / size - mean**2, 0.0)
+    mean = np.cumsum(order) / size
+    variance = np.maximum(np.cumsum(order**2) / size - mean**2, 0.0)
     room = (size - n) / n + excess * size / n
     with np.errstate(divide="ignore", invalid="ignore"):
         ball = np.where(room > 0.0, mean - np.sqrt(variance / room), np.inf)
-    above = np.flatnonzero(centred > np.minimum(mean - n / size / scale, ball))
+    above = np.flatnonzero(order > np.minimum(mean - n / size / scale, ball))
     active = order[: above[-1] + 1]
     for _ in range(n):  # prefix sums are rough: settle the set with exact moments
         theta = _threshold(active, n, excess, scale)

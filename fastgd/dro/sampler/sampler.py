@@ -164,10 +164,12 @@ class DROSampler:
         index, loss = _index(index), _losses(loss)
         if index.shape != loss.shape or index.ndim > 1:
             raise ValueError(f"index and loss must have one dimension and the same length, got {index.shape} and {loss.shape}")
-        if index.size:
-            refused = self._kernel.update(index.reshape(-1), loss.reshape(-1))
+        if index.ndim == 0:
+            index, loss = index.reshape(1), loss.reshape(1)
+        if len(index):
+            refused = self._kernel.update(index, loss)
             if refused:
-                self._refuse(refused, index.reshape(-1), loss.reshape(-1))
+                self._refuse(refused, index, loss)
 
     def _refuse(self, code: int, index: np.ndarray, loss: np.ndarray) -> None:
         position, why = divmod(code, 8)

@@ -1,4 +1,4 @@
-"""The CPU kernels' front: hands csrc/dro_sets.c and csrc/dro_tilts.c memory, and splits their passes. Signatures as in `reference.py`.
+"""The CPU kernels' front: hands csrc/dro_sets.c and csrc/dro_tilts.c memory, and splits their passes. Signatures: `reference.py`.
 
 One thread does all passes in one call. Several share each pass, and the caller folds between them.
 """
@@ -31,11 +31,15 @@ def tilted(z: np.ndarray, radius: float | None, penalty: float | None, floor: fl
 
 
 def capped(z: np.ndarray, alpha: float, penalty: float, weights: np.ndarray, threads: int) -> float:
-    return _solve(z, weights, threads, kind=_CAPPED, radius=math.inf, unit=penalty, alpha=alpha)
+    return _solve(z, weights, threads, kind=_CAPPED, radius=math.inf, unit=penalty, alpha=alpha, bins=_bins())
 
 
 def quantile(z: np.ndarray, alpha: float, weights: np.ndarray, threads: int) -> float:
-    return _solve(z, weights, threads, kind=_QUANTILE, alpha=alpha, bins=ffi.from_buffer(_INTEGERS, np.empty(_BINS, np.int64)))
+    return _solve(z, weights, threads, kind=_QUANTILE, alpha=alpha, bins=_bins())
+
+
+def _bins() -> Any:
+    return ffi.from_buffer(_INTEGERS, np.empty(_BINS, np.int64))
 
 
 def _solve(z: np.ndarray, weights: np.ndarray, threads: int, **parameters: Any) -> float:
@@ -47,9 +51,9 @@ def _solve(z: np.ndarray, weights: np.ndarray, threads: int, **parameters: Any) 
     if threads == 1:
         lib.fgd_sets_solve(s)
     else:
-        tickets, more = lib.fgd_sets_tickets(n), 1
+        job, tickets, more = ffi.new(_JOB), lib.fgd_sets_tickets(n), 1
         while more:
-            job = ffi.new(_JOB)
-            _threads.run(lambda job=job: lib.fgd_sets_pass(s, job), threads=threads, chunks=tickets, keep=(s, data, w, part, job))
+            job.next = 0
+            _threads.run(lambda: lib.fgd_sets_pass(s, job), threads=threads, chunks=tickets, keep=(s, data, w, part, parameters))
             more = lib.fgd_sets_fold(s)
     return math.nan if s.bad else s.value

@@ -1,12 +1,13 @@
 """Cressie-Read divergences of any order k > 1: a root finder over whole-array passes of NumPy, for the host backends.
 
-With y = (z - max z) / range and r = 1 / (k - 1), the solution is n p_i = a (1 + s y_i)_+^r. One unknown is left, s for a ball (the
-moment mean((n p)^k) grows with it), a for a penalty (s = g / a, and mean(n p) = 1).
+With y = (z - max z) / range and r = 1 / (k - 1), the solution is n p_i = a (1 + s y_i)_+^r. One unknown is left: s for a ball
+(the moment mean((n p)^k) grows with it), a for a penalty (s = g / a, and mean(n p) = 1).
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -71,7 +72,7 @@ def _penalised(y: np.ndarray, k: float, gain: float, spread: float) -> np.ndarra
     return log_weights(_root(excess, 0.0, most * (1.0 + 1e-9) + 1e-300))
 
 
-def _root(function, low: float, high: float) -> float:  # type: ignore[no-untyped-def]
+def _root(function: Callable[[float], float], low: float, high: float) -> float:
     from scipy.optimize import brentq
 
     if function(low) >= 0.0:

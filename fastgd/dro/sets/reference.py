@@ -29,12 +29,13 @@ def linear(z: np.ndarray, radius: float | None, unit: float | None, floor: float
     count, middle = len(top), top.mean()
     variance = np.mean((top - middle) ** 2)
     if variance == 0:
-        q = np.where(y == 0, _LONG(1) / count, _LONG(0))
+        tilt = np.where(y == 0, _LONG(0), -_LONG(1))
     else:
-        q = np.maximum(1 + (y - middle) / _depth(_LONG(count), variance, n, radius, unit), 0) / count
+        tilt = np.maximum((y - middle) / _depth(_LONG(count), variance, n, radius, unit), -1)
+    q = (1 + tilt) / count
     weights[:] = floor / _LONG(n) + (1 - _LONG(floor)) * q
-    divergence = (n * (q @ q) - 1) / 2
-    return float(q @ v - (unit * divergence / n if unit is not None else 0))
+    divergence = np.mean(np.where(tilt > -1, (n - count) / _LONG(count) + n / _LONG(count) * tilt, -1) ** 2) / 2
+    return float(v.max() + q @ y - (unit * divergence / n if unit is not None else 0))
 
 
 def _depth(k: np.ndarray, variance: np.ndarray, n: int, radius: float | None, unit: float | None) -> np.ndarray:
@@ -55,15 +56,16 @@ def tilted(z: np.ndarray, radius: float | None, penalty: float | None, floor: fl
     n, v = len(z), np.log(z.astype(_LONG)) if logs else z.astype(_LONG)
     y = v - v.max()
     if penalty is not None:
-        p = _floored(y / _LONG(penalty), floor)
-    elif (y == 0).all() or radius == 0:
+        weights[:] = _floored(y / _LONG(penalty), floor)
+        return float(v.max() + penalty * np.log1p(np.mean(np.expm1(y / _LONG(penalty)))))
+    if (y == 0).all() or radius == 0:
         p = np.full(n, _LONG(1) / n)
     elif not logs and radius >= np.log(n / _LONG((y == 0).sum())):
         p = np.where(y == 0, _LONG(1), _LONG(0)) / (y == 0).sum()
     else:
         top = _LONG(0) if logs else 12 - np.log(-y[y < 0].max())
         p = _floored(y, floor)
-        if not logs or _divergence(p) > radius:
+        if radius is not None and (not logs or _divergence(p) > radius):
             low, high = top - 11500, top
             for _ in range(90):
                 middle = (low + high) / 2
@@ -71,7 +73,7 @@ def tilted(z: np.ndarray, radius: float | None, penalty: float | None, floor: fl
                 low, high = (middle, high) if below else (low, middle)
             p = _floored(np.exp(low) * y, floor)
     weights[:] = p
-    return float(p @ v - (penalty * _divergence(p) if penalty is not None else 0))
+    return float(v.max() + p @ y)
 
 
 def _floored(x: np.ndarray, floor: float) -> np.ndarray:
@@ -95,16 +97,20 @@ def capped(z: np.ndarray, alpha: float, penalty: float, weights: np.ndarray, thr
     if not np.isfinite(z).all():
         return math.nan
     n, v = len(z), z.astype(_LONG)
-    places, x = _LONG(alpha) * n, (v - v.max()) / _LONG(penalty)
-    s = np.sort(x)[::-1]
-    log_rest = np.logaddexp.accumulate(s[::-1])[::-1]
-    caps = np.arange(n)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        u = np.where(caps < places, log_rest - np.log(np.maximum(places - caps, 0)), np.inf)
-    level = u[np.flatnonzero(s <= u)[0]]
-    p = np.exp(np.minimum(x - level, 0)) / places if np.isfinite(level) else (x >= s[math.ceil(alpha * n) - 1]) / places
-    weights[:] = p
-    return float(p @ v - penalty * _divergence(p))
+    places, s = _LONG(alpha) * n, np.sort(v)[::-1]
+    log_rest = np.zeros(n, _LONG)  # log sum_{j >= m} exp(x_j - x_m)
+    for m in range(n - 2, -1, -1):
+        log_rest[m] = np.log1p(np.exp((s[m + 1] - s[m]) / _LONG(penalty) + log_rest[m + 1]))
+    caps = np.arange(math.ceil(alpha * n))
+    above = log_rest[caps] - np.log(places - caps)  # u - x_m
+    m = np.append(np.flatnonzero(above >= 0), caps[-1])[0]
+    x = (v - s[m]) / _LONG(penalty) - above[m]
+    weights[:] = np.exp(np.minimum(x, 0)) / places
+    if m == 0 and above[0] >= 0:
+        return float(v.max() + penalty * np.log1p(np.mean(np.expm1((v - v.max()) / _LONG(penalty)))))
+    capped = (v - s[m])[x > 0].sum() / places
+    u = penalty * (above[m] * (places - (x > 0).sum()) / places + np.log(_LONG(alpha)))
+    return float(s[m] + capped + u)
 
 
 def quantile(z: np.ndarray, alpha: float, weights: np.ndarray, threads: int) -> float:

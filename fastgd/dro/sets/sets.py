@@ -69,7 +69,7 @@ def worst_case(losses: Any, *, radius: float | None = None, penalty: float | Non
     Notes
     -----
     Losses may be shifted by any constant: they are measured from the largest one, in a unit of their own.
-    Cost: no sorting; 4 to 8 passes over the losses for chi2 and kl, 3 or 4 for cvar, 10 to 30 slower ones in NumPy for a number k.
+    Cost: no sorting; about 4 to 8 passes over the losses; for a number k 10 to 30 slower ones in NumPy.
     Deterministic: the same bits for every number of threads and instruction set.
 
     References
@@ -188,7 +188,8 @@ def _parameters(radius: Any, penalty: Any, divergence: Any, alpha: Any) -> tuple
 def _vector(x: Any, name: str) -> Unpacked:
     data, operand, wrap = unpack(x, name)
     if len(data.shape) != 1 or data.shape[0] == 0:
-        raise ValueError(f"{name} must be one vector of at least one number, got shape {tuple(data.shape)}: pass {name}.reshape(-1)")
+        raise ValueError(f"{name} must be one vector of at least one number, got shape {tuple(data.shape)}: pass "
+                         f"{name}.reshape(-1)")
     return data, operand, wrap
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..._arrays import unpack, widen
+from ..._arrays import is_on_device, unpack, widen
 
 _INT64, _FLOAT64 = np.dtype(np.int64), np.dtype(np.float64)
 
@@ -35,9 +35,33 @@ def numbers(x: Any, name: str) -> np.ndarray:
     return x if x.flags.c_contiguous else np.ascontiguousarray(x)
 
 
+def empty(size: int) -> np.ndarray:
+    """Memory for drawn indices."""
+    return np.empty(size, _INT64)
+
+
+def check_out(out: Any, size: int) -> None:
+    """ValueError unless `size` drawn indices can be put into `out`."""
+    if not isinstance(out, np.ndarray) or out.dtype != _INT64 or out.shape != (size,):
+        raise ValueError(f"out must be an int64 array of shape ({size},), got {getattr(out, 'dtype', type(out).__name__)} "
+                         f"{getattr(out, 'shape', '')}")
+    if not (out.flags.c_contiguous and out.flags.writeable):
+        raise ValueError(f"out must be C-contiguous and writable: pass numpy.empty({size}, 'int64')")
+
+
+class HostArrays:
+    """The arrays of a tree on the host, for its class to inherit; a tree on a device has its own."""
+
+    on_host = True
+    indices = staticmethod(indices)
+    numbers = staticmethod(numbers)
+    empty = staticmethod(empty)
+    check_out = staticmethod(check_out)
+
+
 def _host(x: Any, name: str) -> np.ndarray:
     """`x` as an ordinary NumPy array, an empty list as integers."""
-    if hasattr(x, "__cuda_array_interface__"):
+    if is_on_device(x):
         raise TypeError(f"{name} is on the GPU, but the tree is on the CPU: move it first (torch: x.cpu(), CuPy: x.get())")
     if isinstance(x, np.ma.MaskedArray):
         raise TypeError(f"{name} is a masked array, but every value must count: pass {name}.filled(...)")

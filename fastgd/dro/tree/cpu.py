@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..._native import ffi, lib
-from .arrays import indices, numbers
+from .arrays import HostArrays
 
 _from_buffer = ffi.from_buffer
 _DOUBLES, _INTS = ffi.typeof("double[]"), ffi.typeof("int64_t[]")
@@ -20,13 +20,11 @@ _update, _update_one, _find_one = lib.fgd_tree_update, lib.fgd_tree_update_one, 
 _sample, _sample_one, _sample_distinct = lib.fgd_tree_sample, lib.fgd_tree_sample_one, lib.fgd_tree_sample_distinct
 
 
-class Tree:
+class Tree(HostArrays):
     """Weights and the sums above them: `data`, one array with all levels, level l from `tree.first[l]` on."""
 
-    indices, numbers = staticmethod(indices), staticmethod(numbers)
-
     def __init__(self, n: int) -> None:
-        self._extremes = ffi.new("fgd_extremes *")
+        self._extremes, self._shown = ffi.new("fgd_extremes *"), False
         self._allocate(max(n, 1))
         self.tree.n = n
 
@@ -42,11 +40,16 @@ class Tree:
     def n(self) -> int:
         return self.tree.n
 
+    def arrays(self) -> tuple[np.ndarray, np.ndarray]:
+        """The memory, and where its levels begin. Whoever writes there does not tell of smallest and largest weights."""
+        self._shown = True
+        return self.data, np.array(list(self.tree.first)[: self.tree.levels], np.int64)
+
     def total(self) -> float:
         return lib.fgd_tree_sum(self.tree, 0, self.tree.n)
 
     def update(self, index: np.ndarray, weight: np.ndarray) -> int:
-        return _memory(_update(self.tree, len(index), _from_buffer(_INTS, index), _from_buffer(_DOUBLES, weight)))
+        return _update(self.tree, len(index), _from_buffer(_INTS, index), _from_buffer(_DOUBLES, weight))
 
     def update_one(self, index: int, weight: float) -> int:
         return _update_one(self.tree, index, weight)
@@ -73,7 +76,7 @@ class Tree:
 
     def extremes(self) -> tuple[float, float]:
         found = self._extremes
-        if not self.tree.extremes:
+        if not self.tree.extremes or self._shown:
             found.stale = 1
             self.tree.extremes = found
         lib.fgd_tree_extremes(self.tree)
@@ -101,12 +104,6 @@ class Tree:
 
     def sample_one(self, seed: int, drawn: int) -> int:
         return _sample_one(self.tree, seed, drawn)
-
-
-def _memory(status: int) -> int:
-    if status == lib.FGD_TREE_MEMORY:
-        raise MemoryError("no memory to remember the weights that an update with very large weights may have to restore")
-    return status
 
 
 tree = Tree

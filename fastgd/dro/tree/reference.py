@@ -1,7 +1,7 @@
 """The oracle of the tree: plain NumPy, one query at a time, every sum made anew. Shares no code with the kernels.
 
 The sums are kept as the list of levels, each padded with zeros to whole blocks of 8. `Tree` has the methods of every backend.
-Changes return 0, or what is wrong and nothing has changed: 1 an index, 2 a weight, 3 a total that overflows.
+Changes return 0, or what is wrong and nothing has changed: 1 an index, 2 a weight, 3 a total that overflows, 4 no memory.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ...random.reference import bits32
-from .arrays import indices, numbers
+from .arrays import HostArrays
 
 
 def block_sum(block: np.ndarray) -> float:
@@ -54,10 +54,8 @@ def uniform(seed: int, draw: int) -> float:
     return ((low | high << 32) >> 11) * 2.0**-53
 
 
-class Tree:
+class Tree(HostArrays):
     """Weights and the sums above them."""
-
-    indices, numbers = staticmethod(indices), staticmethod(numbers)
 
     def __init__(self, n: int) -> None:
         self._set(np.zeros(n))

@@ -13,15 +13,16 @@ from typing import Any
 
 import numpy as np
 
-from ..._arrays import to_host
+from ..._arrays import is_on_device, to_host
 from ..._checks import count
-from ..._dispatch import Operand, find, runs
+from ..._dispatch import BackendError, Operand, find, requested, runs
+from .jit import Arrays
 
 _METHODS = ("iid", "stratified", "systematic", "without_replacement")
 _LARGEST = 2**31
 _DRAWS = 2**62  # a draw takes two words of a stream of 2^63
 _INT64 = np.dtype(np.int64)
-_empty = np.empty
+_int64, _empty = np.int64, np.empty
 
 
 @runs("dro.tree")
@@ -49,7 +50,7 @@ class SumTree:
     -----
     Cost: `update`, `find` and `sample` touch log_8 n cache lines an item, a whole batch level by level, so that their misses
     overlap; 9.2 bytes a weight, after `append` up to twice that. Batches near n cost no more than making all sums anew.
-    Rounding: a sum has a relative error of at most 7 log_8 n 2^-53, now and after any number of changes.
+    Rounding: a sum has a relative error of about 8 log_8 n 2^-53 at most, now and after any number of changes.
     Deterministic: the same bits on every instruction set, whatever the order of changes that led to the weights.
 
     Threads: one writer. `find`, `sum` and `weights` may run at the same time in several threads (kernels release the GIL),
@@ -86,9 +87,10 @@ class SumTree:
     def __init__(self, weights: Any, *, seed: int = 0, backend: str | None = None) -> None:
         self._seed = count(seed, "seed", 0, 2**64 - 1)
         self._backend, self._drawn = backend, 0
-        device = "cuda" if hasattr(weights, "__cuda_array_interface__") else "cpu"
-        self._operand = Operand(device, "float64")
-        if isinstance(weights, int | np.integer | bool | np.bool_):
+        number = isinstance(weights, int | np.integer | bool | np.bool_)
+        on_gpu = requested(backend) == "cuda" if number else is_on_device(weights)
+        self._operand = Operand("cuda" if on_gpu else "cpu", "float64")
+        if number:
             self._tree = self._make(count(weights, "n", 1, _LARGEST))
         else:
             self._tree = self._filled(weights)
@@ -114,6 +116,26 @@ class SumTree:
     def total(self) -> float:
         """The sum of all weights: `find` takes any mass below it."""
         return self._tree.total()
+
+    @property
+    def drawn(self) -> int:
+        """How many draws there were: the number of the next one."""
+        return self._drawn
+
+    def arrays(self) -> Arrays:
+        """The tree's own memory, for `numba_functions`: not a copy. After changes made there `extremes` reads all weights.
+
+        Raises
+        ------
+        BackendError
+            The tree is not on the CPU.
+        """
+        shown = getattr(self._tree, "arrays", None)
+        if shown is None:
+            raise BackendError("only a tree on the CPU can be shown to Numba", {"cuda": ("its memory is the GPU's",),
+                               "reference": ("it keeps its levels in a list",)})
+        data, first = shown()
+        return Arrays(data, first, self.n)
 
     def __len__(self) -> int:
         return self._tree.n
@@ -150,7 +172,7 @@ class SumTree:
         """
         tree = self._tree
         kind = type(index)
-        if (kind is int or kind is np.int64) and isinstance(weight, float) and 0 <= index < _LARGEST:
+        if (kind is int or kind is _int64) and isinstance(weight, float) and 0 <= index < _LARGEST:
             status = tree.update_one(index, weight)
             if status:
                 self._refuse(status, np.array([index]), np.array([weight]))
@@ -250,8 +272,9 @@ class SumTree:
         ValueError
             All weights are 0; without replacement, fewer than `size` are positive; unknown method; an `out` that does not fit.
         """
-        if out is None and size == 1 and type(size) is int and method == "iid":
-            leaf = self._tree.sample_one(self._seed, self._drawn)
+        tree = self._tree
+        if out is None and size == 1 and type(size) is int and method == "iid" and tree.on_host:
+            leaf = tree.sample_one(self._seed, self._drawn)
             if leaf < 0:
                 self._refuse_draw(1, 0)
             self._drawn += 1
@@ -262,11 +285,11 @@ class SumTree:
         if method not in _METHODS:
             raise ValueError(f"method must be one of {', '.join(_METHODS)}, got {method!r}")
         if out is None:
-            out = _empty(size, _INT64)
+            out = tree.empty(size)
         else:
-            _check_out(out, size)
+            tree.check_out(out, size)
         if size:
-            found = self._tree.sample(size, method, self._seed, self._drawn, out)
+            found = tree.sample(size, method, self._seed, self._drawn, out)
             if found < size:
                 self._refuse_draw(size, found)
             self._drawn += 1 if method == "systematic" else size
@@ -340,13 +363,7 @@ def _check(status: int, weight: Any) -> None:
         host = to_host(weight)
         place = int(np.flatnonzero(~((host >= 0) & (host < np.inf)))[0])
         raise ValueError(f"weights must be finite and at least 0, got {host[place]} (number {place})")
+    if status == 4:
+        raise MemoryError("no memory to remember the weights that a change to very large ones may have to restore")
     if status == 3:
         raise ValueError("the sum of the weights overflows float64: divide all of them by the same large number")
-
-
-def _check_out(out: Any, size: int) -> None:
-    if not isinstance(out, np.ndarray) or out.dtype != _INT64 or out.shape != (size,):
-        raise ValueError(f"out must be an int64 array of shape ({size},), got {getattr(out, 'dtype', type(out).__name__)} "
-                         f"{getattr(out, 'shape', '')}")
-    if not (out.flags.c_contiguous and out.flags.writeable):
-        raise ValueError(f"out must be C-contiguous and writable: pass numpy.empty({size}, 'int64')")
