@@ -123,7 +123,8 @@ class Groups:
         return index
 
     def update(self, index: np.ndarray, loss: np.ndarray) -> None:
-        self.weights = dro.group_weights(loss, self._y[index], self.weights, step_size=self._step)
+        means = dro.group_losses(loss, self._y[index], len(self.weights))
+        self.weights = dro.group_weights(self.weights, means, step_size=self._step)
 
 
 class Uniform:

@@ -116,23 +116,24 @@ def _step(divergence: str, inputs: Inputs, backend: str, num_threads: int) -> An
     p = sampler.probabilities()
     if backend != "reference":
         for _ in range(inputs["run_in"]):
-            index_now = sampler.sample(BATCH)
-            sampler.update(index_now, losses[index_now])
+            more = sampler.sample(batch)
+            sampler.update(more, losses[more])
     return index, p
 
 
-def _same_step(result: Any, expected: tuple[Any, np.ndarray]) -> float:
+def _same_step(result: Any, expected: tuple[Callable[[], Any], np.ndarray]) -> float:
     """The reference draws other indices: it gets those that were drawn."""
-    (index, p), (sampler, losses) = result, expected
+    (index, p), (make, losses) = result, expected
+    sampler = make()
     sampler.update(index, losses[index])
     return float(np.abs(p - sampler.probabilities()).max() * len(p) / 1e-11)
 
 
 def _robust(divergence: str, n: int, batch: int = BATCH) -> Case:
-    gain = {"chi2": 10.0 * BATCH / n**2, "kl": 2.0 * BATCH / n}[divergence]  # a loss of 1 makes an index ten times as likely
-    setup = partial(_setup, n, batch, step_size=gain, run_in=2 * n // (50 * BATCH) + 64)
+    gain = {"chi2": 10.0 * batch / n**2, "kl": 2.0 * batch / n}[divergence]  # a loss of 1 makes an index ten times as likely
+    setup = partial(_setup, n, batch, step_size=gain, run_in=2 * n // (50 * batch) + 64)
     return _tree(f"{divergence}{'_one' if batch == 1 else ''}", n, partial(_step, divergence),
-                 lambda inputs: (_sampler(inputs, divergence, "reference"), inputs["losses"]),
+                 lambda inputs: (partial(_sampler, inputs, divergence, "reference"), inputs["losses"]),
                  {"numpy": peers.numpy_chi2} if divergence == "chi2" else {}, batch, setup=setup, check=_same_step,
                  note="draws, losses, one projection", reference_s=n * 4e-6)
 
@@ -213,16 +214,17 @@ def _robust_steps(inputs: Inputs, backend: str, num_threads: int) -> Any:
     return index, model.w
 
 
-def _same_w(result: Any, expected: _Logistic) -> float:
+def _same_w(result: Any, expected: Inputs) -> float:
     """The same first step on the rows that were drawn, in another order of summation."""
-    index, w = result
-    expected.step(np.sort(index))
-    return float(np.abs(w - expected.w).max() / (1e-5 * np.abs(expected.w).max()))
+    (index, w), model = result, _Logistic(expected)
+    model.step(np.sort(index))
+    return float(np.abs(w - model.w).max() / (1e-5 * np.abs(model.w).max()))
 
 
 def _descent(label: str, n: int, d: int, nonzeros: int, batch: int = BATCH) -> Case:
     nbytes = batch * (8 * nonzeros or 4 * d)
-    return _tree("sgd", 10**6, _robust_steps, _Logistic, {"plain": _plain_steps}, batch, name=f"sgd/{label}", check=_same_w,
+    return _tree("sgd", 10**6, _robust_steps, lambda inputs: inputs, {"plain": _plain_steps}, batch, name=f"sgd/{label}",
+                 check=_same_w,
                  setup=lambda: {**_examples(n, d, nonzeros), "n": n, "batch": batch, "step_size": BATCH / n**2, "made": {}},
                  params={"n": n, "d": d, "nonzeros": nonzeros or d, "batch": batch}, dtype="float32", nbytes=nbytes, items=0,
                  flops=4 * batch * (nonzeros or d), roof="read", reference_s=1.0, note="robust step; peer: a plain step",
@@ -232,22 +234,40 @@ def _descent(label: str, n: int, d: int, nonzeros: int, batch: int = BATCH) -> C
 # ------------------------------------------------------------------------------------------------------------ calls
 
 
-def _find(inputs: Inputs, backend: str, num_threads: int) -> int:
-    tree, _ = _made(inputs, backend, lambda: dro.SumTree(inputs["weights"], backend=backend))
-    return int(tree.find(200.0))
+def _one_tree(inputs: Inputs, backend: str) -> Any:
+    return _made(inputs, backend, lambda: dro.SumTree(inputs["weights"], backend=backend))[0]
 
 
-def _update_one(inputs: Inputs, backend: str, num_threads: int) -> float:
-    tree, _ = _made(inputs, backend, lambda: dro.SumTree(inputs["weights"], backend=backend))
-    tree.update(7, 0.5)
+def _find(inputs: Inputs, backend: str) -> list[int]:
+    find, masses = _one_tree(inputs, backend).find, inputs["masses"]
+    return [find(mass) for mass in masses]
+
+
+def _update_one(inputs: Inputs, backend: str) -> float:
+    tree = _one_tree(inputs, backend)
+    update = tree.update
+    for index, weight in inputs["pairs"]:
+        update(index, weight)
     return float(tree.total)
 
 
+def _sample_one(inputs: Inputs, backend: str) -> list[int]:
+    sample = _one_tree(inputs, backend).sample
+    return [sample(1)[0] for _ in inputs["masses"]]
+
+
+def _call(operation: str, run: Callable[..., Any]) -> Case:
+    """A hundred calls on one number each, from Python."""
+    n = 1000
+    masses = [float(mass) for mass in np.random.default_rng(1).random(100) * 300.0]
+    pairs = [(int(1000 * mass / 300.0), mass / 300.0) for mass in masses]
+    return _tree(operation, n, lambda inputs, backend, num_threads: run(inputs, backend),
+                 lambda inputs: run({**inputs, "made": {}}, "reference"), {}, 1, roof="call", items=len(masses),
+                 setup=partial(_setup, n, 1, masses=masses, pairs=pairs), note="calls from Python, one number each")
+
+
 def _cases() -> list[Case]:
-    call = {"roof": "call", "items": 0}
-    cases = [_tree("find", 1000, _find, lambda i: _find({**i, "made": {}}, "reference", 1), {}, 1, **call),
-             _tree("update_one", 1000, _update_one, lambda i: _update_one({**i, "made": {}}, "reference", 1), {}, 1, **call),
-             _tree("sample_one", 1000, _sample, _expected_sample, {}, 1, **call)]
+    cases = [_call("find", _find), _call("update_one", _update_one), _call("sample_one", _sample_one)]
     for n in _LABELS:
         cases += [_tree("sample", n, _sample, _expected_sample, peers.SAMPLE),
                   _tree("update", n, _update, _expected_update, peers.UPDATE),
@@ -269,12 +289,15 @@ def _fact(name: str, formula: str, cost: str, case: str = "", budget: str = "exa
 KERNELS: list[KernelFacts] = [
     _fact("SumTree", "draws i ∝ w_i while w changes", "log₈ n cache lines a draw or update", "sample/1e6", "exact", "by seed"),
     _fact("DROSampler", "p ← Π_ball(p + step · loss / p), draws i ∝ p_i", "amortised O(log n) a drawn index", "chi2/1e6",
-          "n |dp| < 1e-11", "by seed", "NIPS 2016"),
-    _fact("worst_case", "max_p Σ p_i z_i over a ball, or less a penalty", "a few passes", "worst_case/1e6", "n |dp| < 1e-12"),
-    _fact("project", "argmin ‖p - w‖² over a ball with floor", "a few passes", "project/1e6", "n |dp| < 1e-12"),
+          "1e-11 / n", "by seed", "NIPS 2016"),
+    _fact("worst_case", "max_p Σ p_i z_i over a ball, or less a penalty", "a few passes", "worst_case/1e6", "1e-12 / n"),
+    _fact("project", "argmin ‖p - w‖² over a ball with floor", "a few passes", "project/1e6", "1e-12 / n"),
     _fact("allocate", "integers ∝ scores with an exact sum", "O(n log n)"),
     _fact("pacing", "how much of the data a curriculum shows at step t", "O(1)"),
-    _fact("mlmc_estimate", "L(first) + Δ_J / P(J), unbiased for the largest batch", "2 base batches a call, expected, a level",
-          "", "exact", "by seed", "NeurIPS 2020"),
-    _fact("group_weights", "q_g ← q_g exp(step · loss_g), normalised", "1 pass", "", "1e-15", "yes", "ICLR 2020"),
+    _fact("mlmc_estimate", "L(first) + Δ_J / P(J), its mean that of the largest batch", "4 calls of L", deterministic="by seed",
+          paper="NeurIPS 2020"),
+    _fact("group_weights", "q_g ← q_g exp(step · loss_g), normalised", "O(groups)", budget="1 ulp of exp", paper="ICLR 2020"),
+    _fact("group_losses", "mean loss of each group", "1 pass", budget="n ulp", paper="ICLR 2020"),
+    _fact("numba_functions", "the tree's draws and updates for a user's @njit code", "as SumTree, one at a time",
+          deterministic="by seed"),
 ]

@@ -1,10 +1,11 @@
 """The same work through other libraries' public interfaces, and composed of NumPy's operations, for the benchmark.
 
-Trees of sums: tianshou's (Numba), cpprb's (C++; its sampling also gathers the stored item and makes importance weights, its update
-writes a tree of minima too; no other way leads to its tree) and torchrl's (C++, where its extension loads). None of them
+Trees of sums: tianshou's (Numba), cpprb's (C++; its sampling also gathers the stored item and makes importance weights, its
+update writes a tree of minima too; no other way leads to its tree) and torchrl's (C++, where its extension loads). None of them
 checks its weights. The indices that are updated are other ones each time, the same as fastgd gets.
 
-Inputs are `bench.case.Case` inputs: n, batch, weights, indices and values (lists, taken in turn), losses, radius, floor, step_size.
+Inputs are `bench.case.Case` inputs: n, batch, weights, indices and values (lists, taken in turn), losses, alpha, radius, floor,
+step_size.
 """
 
 from __future__ import annotations
