@@ -163,6 +163,13 @@ def _reasons(operation: str, operand: Operand, requested: str) -> dict[str, tupl
 # ---------------------------------------------------------------------------------------------- the user's choice
 
 
+def check_host(operation: str, backend: str | None) -> None:
+    """An error where a function that has one implementation, plain Python on the host, is asked to run on the GPU."""
+    if check_backend(requested(backend)) == "cuda":
+        why = ("it runs on the host alone",)
+        raise BackendError(f"no backend can run {operation} on cuda", {"cpu": ("backend='cuda' was asked for",), "cuda": why})
+
+
 class _Settings(NamedTuple):
     backend: str | None = None
     num_threads: int | None = None

@@ -10,12 +10,13 @@ import numpy as np
 
 from .._arrays import unpack, widen
 from .._checks import count, index_list
+from .._dispatch import check_host
 
 #: Budgets and quotas are exact as float64 below this.
 _MOST = 2**53
 
 
-def allocate(scores: Any, budget: int, *, minimum: int = 0) -> Any:
+def allocate(scores: Any, budget: int, *, minimum: int = 0, backend: str | None = None) -> Any:
     """Integers n_i with sum `budget`, in proportion to scores: `minimum` each, the rest B by the method of largest remainders.
 
     quota_i = B s_i / sum(s); n_i = minimum + floor(quota_i), and 1 more for the largest quota_i - floor(quota_i), ties by index.
@@ -28,6 +29,8 @@ def allocate(scores: Any, budget: int, *, minimum: int = 0) -> Any:
         n * minimum <= budget <= 2^53.
     minimum : int
         What each gets at least, >= 0.
+    backend : {"auto", "cpu", "reference"}, optional
+        See `fastgd.use`; both are the same plain code on the host.
 
     Returns
     -------
@@ -58,6 +61,7 @@ def allocate(scores: Any, budget: int, *, minimum: int = 0) -> Any:
     >>> fastgd.dro.allocate(1 / np.sqrt(p + 1e-3 / p), 32)
     array([13,  9,  6,  4])
     """
+    check_host("dro.allocate", backend)
     data, operand, wrap = unpack(scores, "scores")
     if operand.device != "cpu":
         raise ValueError("scores must be on the host: pass scores.cpu() (torch) or scores.get() (CuPy)")

@@ -8,9 +8,10 @@ import numpy as np
 
 from .._arrays import Unpacked, unpack, widen
 from .._checks import count, index_list, number
+from .._dispatch import check_host
 
 
-def group_weights(weights: Any, losses: Any, *, step_size: float, floor: float = 0.0) -> Any:
+def group_weights(weights: Any, losses: Any, *, step_size: float, floor: float = 0.0, backend: str | None = None) -> Any:
     """One step of group DRO's adversary: q_g proportional to q_g exp(step_size l_g), mixed with uniform weights.
 
     Parameters
@@ -23,6 +24,8 @@ def group_weights(weights: Any, losses: Any, *, step_size: float, floor: float =
         At least 0.
     floor : float
         0 <= floor < 1: each of the m results is at least floor / m, as floor / m + (1 - floor) q_g.
+    backend : {"auto", "cpu", "reference"}, optional
+        See `fastgd.use`; both are the same plain code on the host.
 
     Returns
     -------
@@ -49,6 +52,7 @@ def group_weights(weights: Any, losses: Any, *, step_size: float, floor: float =
     >>> fastgd.dro.group_weights(np.array([0.5, 0.5]), np.array([np.log(3.0), 0.0]), step_size=1.0)
     array([0.75, 0.25])
     """
+    check_host("dro.group_weights", backend)
     (data, operand, wrap), (loss, loss_operand, _) = _vector(weights, "weights"), _vector(losses, "losses")
     if data.shape != loss.shape:
         raise ValueError(f"weights and losses must have one entry a group, got {len(data)} and {len(loss)}")
@@ -69,7 +73,7 @@ def group_weights(weights: Any, losses: Any, *, step_size: float, floor: float =
     return wrap(floor / len(q) + (1.0 - floor) * (new / new.sum()))
 
 
-def group_losses(losses: Any, groups: Any, n_groups: int) -> Any:
+def group_losses(losses: Any, groups: Any, n_groups: int, *, backend: str | None = None) -> Any:
     """The mean loss of each group: l_g = mean of losses[groups == g], 0 for a group without examples.
 
     Parameters
@@ -80,6 +84,8 @@ def group_losses(losses: Any, groups: Any, n_groups: int) -> Any:
         The group of each loss, in [0, n_groups).
     n_groups : int
         At least 1.
+    backend : {"auto", "cpu", "reference"}, optional
+        See `fastgd.use`; both are the same plain code on the host.
 
     Returns
     -------
@@ -105,6 +111,7 @@ def group_losses(losses: Any, groups: Any, n_groups: int) -> Any:
     >>> fastgd.dro.group_losses(np.array([1.0, 2.0, 6.0]), np.array([0, 1, 1]), 3)
     array([1., 4., 0.])
     """
+    check_host("dro.group_losses", backend)
     data, operand, wrap = _vector(losses, "losses")
     n_groups, ids = count(n_groups, "n_groups", 1), np.asarray(groups)
     if ids.dtype.kind not in "iu":

@@ -6,11 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 from .._checks import count, number
+from .._dispatch import check_host
 from ..random import bits32
 
 
 def mlmc_estimate(draw: Callable[[int], Any], estimate: Callable[[Any], float], *, base: int, levels: int, q: float = 0.5,
-                  seed: int = 0, step: int = 0) -> float:
+                  seed: int = 0, step: int = 0, backend: str | None = None) -> float:
     """One multilevel Monte-Carlo estimate, whose mean is that of `estimate` on base * 2^levels examples.
 
     A level j in 0 .. levels - 1 is drawn with P(j) = q (1 - q)^j, the last with what remains. On a batch v of n = base 2^(j + 1):
@@ -30,6 +31,8 @@ def mlmc_estimate(draw: Callable[[int], Any], estimate: Callable[[Any], float], 
         0 < q < 1. The mean batch has about 2 base q sum_j (2 (1 - q))^j examples.
     seed, step : int
         They determine the level: 0 <= seed < 2^64, 0 <= step < 2^32.
+    backend : {"auto", "cpu", "reference"}, optional
+        See `fastgd.use`; both are the same plain code on the host.
 
     Returns
     -------
@@ -58,6 +61,7 @@ def mlmc_estimate(draw: Callable[[int], Any], estimate: Callable[[Any], float], 
     >>> fastgd.dro.mlmc_estimate(rng.standard_normal, lambda v: fastgd.dro.worst_case(v, penalty=1.0)[1], base=4, levels=3)
     0.2343...
     """
+    check_host("dro.mlmc_estimate", backend)
     base, levels = count(base, "base", 1), count(levels, "levels", 0, 40)
     q = number(q, "q", 0.0, above=True)
     if q >= 1.0:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 
 from .._checks import count
+from .._dispatch import check_host
 
 KINDS = ("linear", "quadratic", "root", "exponential", "log", "step")
 
 
-def pacing(kind: str, t: int, *, total: int, start: int, end: int) -> int:
+def pacing(kind: str, t: int, *, total: int, start: int, end: int, backend: str | None = None) -> int:
     """The size of the training set at step t: start + (end - start) h(t / total), rounded down.
 
     h(r) is r, r^2, sqrt(r), (e^(10 r) - 1) / (e^10 - 1), 1 + log(r + e^-10) / 10, or floor(r); `start` up to step 0, `end` from
@@ -25,6 +26,8 @@ def pacing(kind: str, t: int, *, total: int, start: int, end: int) -> int:
         Steps until all is used, at least 1.
     start, end : int
         Sizes, 0 <= start <= end.
+    backend : {"auto", "cpu", "reference"}, optional
+        See `fastgd.use`; both are the same plain code on the host.
 
     Returns
     -------
@@ -51,6 +54,7 @@ def pacing(kind: str, t: int, *, total: int, start: int, end: int) -> int:
     >>> [fastgd.dro.pacing("root", t, total=4, start=10, end=110) for t in range(6)]
     [10, 60, 80, 96, 110, 110]
     """
+    check_host("dro.pacing", backend)
     if kind not in KINDS:
         raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
     total, start = count(total, "total", 1), count(start, "start", 0)

@@ -18,7 +18,8 @@ from ..._checks import count
 from ..._dispatch import BackendError, Operand, find, requested, runs
 from .jit import Arrays
 
-_METHODS = ("iid", "stratified", "systematic", "without_replacement")
+_IID = "iid"  # the default, compared by identity: `method` may be anything
+_METHODS = (_IID, "stratified", "systematic", "without_replacement")
 _LARGEST = 2**31
 _DRAWS = 2**62  # a draw takes two words of a stream of 2^63
 _INT64 = np.dtype(np.int64)
@@ -248,7 +249,7 @@ class SumTree:
             self._refuse_mass(masses)
         return leaves
 
-    def sample(self, size: int, *, method: str = "iid", out: Any = None) -> Any:
+    def sample(self, size: int, *, method: str = _IID, out: Any = None) -> Any:
         """Draw `size` indices.
 
         Parameters
@@ -273,7 +274,7 @@ class SumTree:
             All weights are 0; without replacement, fewer than `size` are positive; unknown method; an `out` that does not fit.
         """
         tree = self._tree
-        if out is None and size == 1 and type(size) is int and method == "iid" and tree.on_host:
+        if out is None and type(size) is int and size == 1 and method is _IID and tree.on_host:
             leaf = tree.sample_one(self._seed, self._drawn)
             if leaf < 0:
                 self._refuse_draw(1, 0)
@@ -282,7 +283,7 @@ class SumTree:
             out[0] = leaf
             return out
         size = count(size, "size", 0)
-        if method not in _METHODS:
+        if not isinstance(method, str) or method not in _METHODS:
             raise ValueError(f"method must be one of {', '.join(_METHODS)}, got {method!r}")
         if out is None:
             out = tree.empty(size)
