@@ -121,9 +121,11 @@ def fit(counts: Any, chances: Any) -> float:
 # -------------------------------------------------------------------------------------------------- divergences
 
 
-def divergence(p: Any, kind: str) -> float:
-    """D(p || 1/n), with f''(1) = 1."""
+def divergence(p: Any, kind: str | float) -> float:
+    """D(p || 1/n), with f''(1) = 1; a number is the power k of Cressie and Read."""
     u = np.asarray(p, Long) * len(p)
+    if not isinstance(kind, str):
+        return float(((u**kind - kind * u + kind - 1) / (kind * (kind - 1))).mean())
     if kind == "chi2":
         return float(((u - 1) ** 2).mean() / 2)
     return float((np.where(u > 0, u * np.log(np.where(u > 0, u, 1)), 0) - u + 1).mean())
@@ -156,18 +158,24 @@ def project_chi2(w: Any, radius: float, floor: float = 0.0) -> np.ndarray:
     return floor / n + (1 - floor) * q
 
 
-def project_chi2_by_roots(w: Any, radius: float, floor: float = 0.0) -> np.ndarray:
-    """The same by its optimality conditions: p = max(floor / n, c w - t), t inside from the sum, c outside from the ball."""
+def project_by_roots(w: Any, radius: float, floor: float = 0.0, power: float = 2.0) -> np.ndarray:
+    """By the optimality conditions: p^(k - 1) = max(floor / n, c w - t), t inside from the sum, c outside from the ball.
+
+    w is the point before projection to the power k - 1: for k = 2 this is the chi-squared projection.
+    """
     w = np.asarray(w, float)
     low = floor / len(w)
 
+    def values(y: np.ndarray, t: float) -> np.ndarray:
+        return np.maximum(low, np.maximum(y - t, 0) ** (1 / (power - 1)))
+
     def point(c: float) -> np.ndarray:
         y = c * w
-        t = optimize.brentq(lambda t: np.maximum(low, y - t).sum() - 1, y.min() - 1, y.max(), xtol=1e-17, rtol=8.9e-16)
-        return np.maximum(low, y - t)
+        t = optimize.brentq(lambda t: values(y, t).sum() - 1, y.min() - 1, y.max(), xtol=1e-17, rtol=8.9e-16)
+        return values(y, t)
 
     def excess(c: float) -> float:
-        return divergence(point(c), "chi2") - radius
+        return divergence(point(c), power) - radius
 
     if excess(1.0) <= 0:
         return point(1.0)

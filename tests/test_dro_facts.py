@@ -256,7 +256,7 @@ def test_chi_squared_projections_against_two_nested_root_finders(seed: int, back
         w = 1 / n + rng.standard_normal(n) * rng.choice([0.1, 1, 5]) / n
         radius, floor = rng.choice([0.01, 0.1, 1.0]), rng.choice([0.0, 0.2])
         p = dro.project(w, radius=radius, floor=floor, backend=backend)
-        np.testing.assert_allclose(p, oracle.project_chi2_by_roots(w, radius, floor), rtol=0, atol=1e-13)
+        np.testing.assert_allclose(p, oracle.project_by_roots(w, radius, floor), rtol=0, atol=1e-13)
 
 
 @pytest.mark.parametrize("floor", [0.0, 0.3])
@@ -304,6 +304,59 @@ def test_far_steps_along_losses_project_on_the_worst_case(backend: str) -> None:
         q = dro.project(w, radius=1e6, divergence=divergence_name, backend=backend)
         p, _ = dro.worst_case(z, penalty=penalty, divergence=divergence_name, backend=backend)
         np.testing.assert_allclose(q, p, atol=1e-14)
+
+
+# ------------------------------------------------------------------------------------------------- other powers, groups
+
+
+@pytest.mark.parametrize("power", [1.1, 1.5, 2.0, 3.0, 6.0])
+def test_cressie_read_balls_have_their_dual_value(power: float, backend: str) -> None:
+    """max p z = min over eta of eta + (1 + k (k - 1) R)^(1/k) |(z - eta)_+|_k*, the norm a mean, 1/k + 1/k* = 1."""
+    conjugate = power / (power - 1)
+    for n, radius in itertools.product((2, 5, 60), (0.01, 0.3, 2.0)):
+        z = np.random.default_rng(n).standard_normal(n)
+        p, value = dro.worst_case(z, radius=radius, divergence=power, backend=backend)
+
+        def dual(eta: float, z: np.ndarray = z, radius: float = radius) -> float:
+            top = np.maximum(z - eta, 0)
+            scale = float(top.max()) or 1.0
+            norm = scale * float(((top / scale) ** conjugate).mean()) ** (1 / conjugate)
+            return eta + (1 + power * (power - 1) * radius) ** (1 / power) * norm
+
+        low = float(z.min()) - 100 * float(np.ptp(z))
+        found = optimize.minimize_scalar(dual, bounds=(low, float(z.max())), method="bounded", options={"xatol": 1e-10})
+        assert value == pytest.approx(min(float(found.fun), dual(float(z.max()))), abs=1e-7)
+        assert value == pytest.approx(float(p @ z), abs=1e-12) and p.min() >= 0 and abs(p.sum() - 1) < 1e-12
+        assert divergence(p, power) <= radius * (1 + 1e-9)
+        if power == 2:
+            np.testing.assert_allclose(p, dro.worst_case(z, radius=radius, backend=backend)[0], atol=1e-12)
+
+
+def test_group_weights_are_exponential_weights() -> None:
+    rng = np.random.default_rng(18)
+    for m, step_size, floor in itertools.product((1, 2, 9), (0.0, 0.1, 3.0), (0.0, 0.2)):
+        q, z = rng.exponential(1.0, m), rng.standard_normal(m)
+        got = dro.group_weights(q, z, step_size=step_size, floor=floor)
+        tilted = q * np.exp(step_size * z)
+        np.testing.assert_allclose(got, floor / m + (1 - floor) * tilted / tilted.sum(), rtol=1e-14)
+    # the regret of 300 steps with losses in [0, 1] is at most log m / step + step T / 8, whatever they are
+    q, gained, losses, step_size = np.full(9, 1 / 9), 0.0, rng.uniform(0, 1, (300, 9)) ** np.arange(1, 10), 0.2
+    for z in losses:
+        gained += float(q @ z)
+        q = dro.group_weights(q, z, step_size=step_size)
+    assert losses.sum(axis=0).max() - gained <= math.log(9) / step_size + step_size * 300 / 8
+
+
+@pytest.mark.parametrize("q, z, step_size, expected", [
+    ([0.0, 1.0], [5.0, 0.0], 1.0, [0, 1]),
+    ([0.0, 1.0], [1e308, -1e308], 1e300, [0, 1]),
+    ([1.0, 1.0], [1e308, -1e308], 1.0, [1, 0]),
+    ([1e-300, 1.0], [1e3, 0.0], 1.0, [1, 0]),
+    ([5e-324, 5e-324], [0.0, 0.0], 1e300, [0.5, 0.5]),
+    ([1e308, 1e308], [3.0, 3.0], 1e300, [0.5, 0.5]),
+])
+def test_group_weights_of_extremes(q: list[float], z: list[float], step_size: float, expected: list[float]) -> None:
+    assert dro.group_weights(np.array(q), np.array(z), step_size=step_size).tolist() == pytest.approx(expected, abs=1e-15)
 
 
 # ------------------------------------------------------------------------------------------------ allocation and pacing

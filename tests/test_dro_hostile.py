@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from dro_oracle import frozen, refuses
 
-from fastgd import dro
+from fastgd import BackendError, dro
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -109,9 +109,12 @@ def unchanged(target: Any, names: str | list[str], call: Callable[..., Any], *ar
 
 
 def soft(names: str | list[str], call: Callable[[], Any], right: Callable[[Any], Any]) -> None:
-    """Refused by name, or right: where the contract leaves the choice."""
+    """Refused by name (a dtype also by dispatch, with its reasons), or right: where the contract leaves the choice."""
     try:
         got = call()
+    except BackendError as error:
+        assert "dtype" in str(error)
+        return
     except (ValueError, TypeError):
         refuses(names, call)
         return
@@ -612,8 +615,9 @@ def test_arguments_of_pacing() -> None:
     good = {"total": 10, "start": 2, "end": 8}
     for bad in ("", "Linear", "cosine", None, 3, True, ["linear"], b"linear"):
         refuses("kind", dro.pacing, bad, 3, **good)
-    for bad in (-1, nan, inf, "3", None, True, [1], 1j):
+    for bad in (nan, inf, "3", None, True, [1], 1j):
         refuses("t", dro.pacing, "linear", bad, **good)
+    soft("t", lambda: dro.pacing("linear", -1, **good), lambda got: got == 2)
     for name in good:
         for bad in (-1, *NO_INTEGER):
             refuses(name, dro.pacing, "linear", 3, **{**good, name: bad})
@@ -623,6 +627,21 @@ def test_arguments_of_pacing() -> None:
     assert dro.pacing("root", np.int64(10), total=np.uint8(10), start=np.int32(2), end=np.int64(8)) == 8
     assert dro.pacing("linear", 10**30, **good) == 8
     assert dro.pacing("exponential", 2, total=10**18, start=1, end=2**60) in (1, 2)
+
+
+def test_arguments_of_group_weights() -> None:
+    q, z = np.array([0.5, 0.5]), np.array([1.0, 2.0])
+    for name, bad in NO_VALUES.items():
+        refuses("weights", dro.group_weights, bad, z, step_size=1.0)
+        if "egative" not in name:
+            refuses("losses", dro.group_weights, q, bad, step_size=1.0)
+    for bad in (np.zeros(0), np.array(1.0), np.zeros(2)):
+        refuses("weights", dro.group_weights, bad, bad, step_size=1.0)
+    refuses(["weights", "losses"], dro.group_weights, q, np.ones(3), step_size=1.0)
+    for bad in NO_NUMBER:
+        refuses("step_size", dro.group_weights, q, z, step_size=bad)
+        refuses("floor", dro.group_weights, q, z, step_size=1.0, floor=bad)
+    refuses("floor", dro.group_weights, q, z, step_size=1.0, floor=1.0)
 
 
 def test_arguments_of_mlmc_estimate() -> None:
@@ -731,6 +750,9 @@ def test_tampered_states_are_refused_or_harmless(what: str, backend: str) -> Non
             assert not must, f"accepted {key} = {bad!r} for {value!r}"
             with contextlib.suppress(ValueError):  # a total of 0, say
                 use(made)
+            if what != "tree":
+                p = made.probabilities()
+                assert np.isfinite(p).all() and p.min() >= 0 and abs(p.sum() - 1) < 1e-9, (key, bad)
 
 
 def test_a_loaded_state_of_another_size_is_taken_whole_or_refused(backend: str) -> None:
