@@ -727,7 +727,7 @@ def test_tampered_states_are_refused_or_harmless(what: str, backend: str) -> Non
         elif isinstance(value, bool):
             pass
         elif isinstance(value, int):
-            changes += [(-1, True), (2**200, True), (1.5, True), (value + 1, False), (2**31 - 1, False)]
+            changes += [(-1, value >= 0), (2**200, True), (1.5, True), (value + 1, False), (2**31 - 1, False)]
         elif isinstance(value, float):
             changes += [(nan, True), (inf, True), (-1.0, False), (0.0, False), (1e308, False)]
         elif isinstance(value, str):

@@ -11,12 +11,13 @@ import numpy as np
 from .._arrays import unpack, widen
 from .._checks import count, index_list
 from .._dispatch import check_host
+from .tree.arrays import check_out
 
 #: Budgets and quotas are exact as float64 below this.
 _MOST = 2**53
 
 
-def allocate(scores: Any, budget: int, *, minimum: int = 0, backend: str | None = None) -> Any:
+def allocate(scores: Any, budget: int, *, minimum: int = 0, out: Any = None, backend: str | None = None) -> Any:
     """Integers n_i with sum `budget`, in proportion to scores: `minimum` each, the rest B by the method of largest remainders.
 
     quota_i = B s_i / sum(s); n_i = minimum + floor(quota_i), and 1 more for the largest quota_i - floor(quota_i), ties by index.
@@ -29,6 +30,8 @@ def allocate(scores: Any, budget: int, *, minimum: int = 0, backend: str | None 
         n * minimum <= budget <= 2^53.
     minimum : int
         What each gets at least, >= 0.
+    out : (n,) int64 array, optional
+        Where to put the result.
     backend : {"auto", "cpu", "reference"}, optional
         See `fastgd.use`; both are the same plain code on the host.
 
@@ -75,9 +78,15 @@ def allocate(scores: Any, budget: int, *, minimum: int = 0, backend: str | None 
     budget = count(budget, "budget", 0, _MOST)
     if n * minimum > budget:
         raise ValueError(f"budget must be at least n * minimum = {n * minimum}, got {budget}")
+    if out is not None:
+        check_out(out, n)
     if not s.any():
         s = np.ones(n)
-    return wrap(minimum + _largest_remainders(np.ldexp(s, -math.frexp(s.max())[1]), budget - n * minimum))
+    shares = minimum + _largest_remainders(np.ldexp(s, -math.frexp(s.max())[1]), budget - n * minimum)
+    if out is None:
+        return wrap(shares)
+    out[...] = shares
+    return out
 
 
 def _largest_remainders(s: np.ndarray, budget: int) -> np.ndarray:

@@ -62,12 +62,15 @@ def mlmc_estimate(draw: Callable[[int], Any], estimate: Callable[[Any], float], 
     0.2343...
     """
     check_host("dro.mlmc_estimate", backend)
+    for name, function in (("draw", draw), ("estimate", estimate)):
+        if not callable(function):
+            raise TypeError(f"{name} must be a function of one argument, got {type(function).__name__}")
     base, levels = count(base, "base", 1), count(levels, "levels", 0, 40)
     q = number(q, "q", 0.0, above=True)
     if q >= 1.0:
         raise ValueError(f"q must be below 1, got {q}: it is the probability of the lowest level")
     if levels == 0:
-        return float(estimate(draw(base)))
+        return _value(estimate, draw(base))
     low, high = (int(word) for word in bits32(seed, step, 0, 2))
     u = ((low | high << 32) >> 11) * 2.0**-53
     level, probability, rest = 0, q, 1.0 - q
@@ -81,5 +84,14 @@ def mlmc_estimate(draw: Callable[[int], Any], estimate: Callable[[Any], float], 
 def telescoped(batch: Any, estimate: Callable[[Any], float], base: int, level: int, probability: float) -> float:
     """The estimate of one level from its batch of base * 2^(level + 1)."""
     half = base << level
-    correction = float(estimate(batch)) - 0.5 * (float(estimate(batch[:half])) + float(estimate(batch[half:])))
-    return float(estimate(batch[:base])) + correction / probability
+    correction = _value(estimate, batch) - 0.5 * (_value(estimate, batch[:half]) + _value(estimate, batch[half:]))
+    return _value(estimate, batch[:base]) + correction / probability
+
+
+def _value(estimate: Callable[[Any], float], batch: Any) -> float:
+    """What `estimate` says of a batch; TypeError where that is no number."""
+    result = estimate(batch)
+    try:
+        return float(result)
+    except (TypeError, ValueError):
+        raise TypeError(f"estimate must return a number, got {result!r}") from None

@@ -17,6 +17,8 @@ __all__ = ["chi2", "cressie_read", "kl"]
 
 _INDEX, _DOUBLE, _INT = ffi.typeof("int64_t[]"), ffi.typeof("double[]"), ffi.typeof("int32_t[]")
 _from_buffer = ffi.from_buffer
+_CLOSE = 1e-9  # how well running sums agree with sums made anew
+_RANGE = 2500.0  # of a (z_i - s) in the KL sampler: csrc/dro_kl.c lets it grow to 2000, and by one step's gains
 
 
 class _Player:
@@ -89,8 +91,15 @@ class _Player:
             raise ValueError("item and z")
         if len(item) and (item.min() < 0 or item.max() >= self._n or not np.isfinite(z).all() or z.min() <= w.s):
             raise ValueError("item and z")
-        other._fill(state, item, z)
+        with np.errstate(all="ignore"):
+            if not abs(other._total(z) - 1.0) <= 1e-9:  # NaN is no distribution either
+                raise ValueError("the probabilities")
+            other._fill(state, item, z)
         return other
+
+    def _total(self, z: np.ndarray) -> float:
+        """The sum of all probabilities, from the numbers and the active elements' z; NaN where they are none."""
+        raise NotImplementedError
 
     def _z(self, item: np.ndarray) -> np.ndarray:
         raise NotImplementedError
@@ -139,9 +148,17 @@ class chi2(_Player):
     def _z(self, item: np.ndarray) -> np.ndarray:
         return _copied(self._w.key, len(item), np.float64)
 
+    def _total(self, z: np.ndarray) -> float:
+        w = self._w
+        return self._n * w.v + w.a * float((z - w.s).sum()) if w.v >= 0.0 else np.nan
+
     def _fill(self, state: Mapping[str, Any], item: np.ndarray, z: np.ndarray) -> None:
-        if not _heaped(z, 8):
-            raise ValueError("z")
+        w = self._w
+        if not _heaped(z, 8) or w.age < 0:
+            raise ValueError("z and age")
+        if not (abs(w.sum - z.sum()) <= _CLOSE * (z.sum() + 1.0 / w.a)
+                and abs(w.square - (z * z).sum()) <= _CLOSE * ((z * z).sum() + 1.0 / w.a / w.a)):
+            raise ValueError("sum and square")
         lib.fgd_chi2_restore(self._w, len(item), _from_buffer(_INT, item), _from_buffer(_DOUBLE, z))
 
 
@@ -174,6 +191,10 @@ class kl(_Player):
     def _z(self, item: np.ndarray) -> np.ndarray:
         return self._views()[0][item]
 
+    def _total(self, z: np.ndarray) -> float:
+        w = self._w
+        return (self._n - len(z)) * np.exp(w.log_v) + float(np.exp(w.log_v + w.a * (z - w.s)).sum())
+
     def _fill(self, state: Mapping[str, Any], item: np.ndarray, z: np.ndarray) -> None:
         w = self._w
         arrays = [_array(state, name, dtype, ndim)
@@ -187,8 +208,16 @@ class kl(_Player):
         size = np.diff(start)
         if start[0] != 0 or start[-1] != len(item) or size.min() < 0 or taken.min() < 0 or not np.isfinite(moment).all():
             raise ValueError("start, taken and moment")
-        if (np.maximum((z / w.width).astype(np.int64) - w.base, 0) != np.repeat(np.arange(len(size)), size)).any():
+        if not w.a * w.width <= 1.0 or not w.a * (w.width * (w.base + w.top + 1) - w.s) <= _RANGE:
+            raise ValueError("width, base and top")
+        bin = np.repeat(np.arange(len(size)), size)
+        if (np.maximum((z / w.width).astype(np.int64) - w.base, 0) != bin).any():
             raise ValueError("start")
+        kept = slice(1 if w.base > 0 else 0, None)  # bins that keep moments
+        powers = np.zeros_like(moment)
+        np.add.at(powers, bin, (z / w.width - w.base - bin)[:, None] ** np.arange(moment.shape[1]))
+        if not np.allclose(moment[kept], powers[kept], rtol=1e-6, atol=1e-6 * (1 + taken.max())):
+            raise ValueError("moment")
         if w.heaped >= 0 and not (start[w.heaped] == 0 and size[w.heaped] > 0 and _heaped(z[: size[w.heaped]], 4)):
             raise ValueError("heaped")
         views[0][item] = z

@@ -106,7 +106,10 @@ class _Sampler:
     def restored(self, state: Mapping[str, Any]) -> Any:
         """Another one of the same arguments in that state; ValueError where it is none."""
         other = type(self)(*self.arguments)
-        other._t, other.drawn = np.array(state["t"], np.float64), int(state["drawn"])
+        other._t, other.drawn = _numbers(state["t"]), int(state["drawn"])
+        with np.errstate(over="ignore", invalid="ignore"):
+            if not abs(other._t.mean() - 1.0) <= 1e-9:
+                raise ValueError("the probabilities")
         if other._t.shape != (self.n,) or not (np.isfinite(other._t).all() and other._t.min() >= 0.0) or other.drawn < 0:
             raise ValueError("t and drawn")
         return other
@@ -117,6 +120,14 @@ class _Sampler:
 
     def _project(self, w: np.ndarray) -> None:
         raise NotImplementedError
+
+
+def _numbers(x: Any) -> np.ndarray:
+    """A copy; ValueError where it is no vector of float64."""
+    array = np.array(x)
+    if array.dtype != np.float64 or array.ndim != 1 or not array.size:
+        raise ValueError("numbers")
+    return array
 
 
 def _divergence(t: np.ndarray, k: float) -> float:
@@ -214,8 +225,9 @@ class kl(_Sampler):
         return {"logs": self._logs.copy(), "drawn": self.drawn}
 
     def restored(self, state: Mapping[str, Any]) -> kl:
-        logs = np.array(state["logs"], np.float64)
-        other = super().restored({"t": np.exp(logs), "drawn": state["drawn"]})
+        logs = _numbers(state["logs"])
+        with np.errstate(over="ignore"):
+            other = super().restored({"t": np.exp(logs), "drawn": state["drawn"]})
         other._logs = logs
         return other
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..._checks import count, number
 from ..._dispatch import Operand, find, runs
+from ..tree.arrays import indices, numbers
 from .reference import INDEX, LOSS, OVERFLOW
 
 _FLOAT64 = Operand("cpu", "float64")
@@ -161,7 +162,7 @@ class DROSampler:
             Shapes that differ, an index outside 0 .. n - 1, a loss that is negative, infinite or NaN, an example of probability
             0 (it was not drawn at this p), or gains that overflow. Nothing has changed then.
         """
-        index, loss = _index(index), _losses(loss)
+        index, loss = indices(index, "index"), numbers(loss, "loss")
         if index.shape != loss.shape or index.ndim > 1:
             raise ValueError(f"index and loss must have one dimension and the same length, got {index.shape} and {loss.shape}")
         if index.ndim == 0:
@@ -191,7 +192,7 @@ class DROSampler:
 
         O(1) each. ValueError for an index outside 0 .. n - 1.
         """
-        index = _index(index)
+        index = indices(index, "index")
         flat = index.reshape(-1)
         if flat.size and (flat.min() < 0 or flat.max() >= self._n):
             raise ValueError(f"index must be from 0 to {self._n - 1}, got {flat[(flat < 0) | (flat >= self._n)][0]}")
@@ -219,6 +220,8 @@ class DROSampler:
 
         ValueError where those differ, or something is missing or damaged; nothing has changed then.
         """
+        if not isinstance(state, Mapping):
+            raise TypeError(f"state must be a dict made by state_dict, got {type(state).__name__}")
         expected = {"version": 1, **self._arguments(), "backend": self._kernel.backend}
         for name, value in expected.items():
             if state.get(name) != value:
@@ -253,34 +256,3 @@ def _exponent(divergence: Any) -> float:
             raise ValueError(f"divergence must be 'chi2', 'kl' or a number above 1, got {divergence!r}")
         return _EXPONENTS[divergence]
     return number(divergence, "divergence", 1.0, above=True)
-
-
-def _index(index: Any) -> np.ndarray:
-    """As contiguous int64 of any shape."""
-    if type(index) is np.ndarray and index.dtype == np.int64 and index.flags.c_contiguous:
-        return index
-    array = _host(index, "index")
-    if array.dtype.kind not in "iu" and array.size:
-        raise TypeError(f"index must hold integers, got {array.dtype}")
-    if array.dtype == np.uint64 and array.size and array.max() > np.iinfo(np.int64).max:
-        raise ValueError(f"index {array.max()} is out of range")
-    return np.ascontiguousarray(array, np.int64).reshape(array.shape)
-
-
-def _losses(loss: Any) -> np.ndarray:
-    """As contiguous float64 of any shape."""
-    if type(loss) is np.ndarray and loss.dtype == np.float64 and loss.flags.c_contiguous:
-        return loss
-    array = _host(loss.double() if hasattr(loss, "detach") else loss, "loss")  # torch: NumPy has no bfloat16
-    if array.dtype.kind not in "fiu" and array.size:
-        raise TypeError(f"loss must hold real numbers, got {array.dtype}")
-    return np.ascontiguousarray(array, np.float64).reshape(array.shape)
-
-
-def _host(x: Any, name: str) -> np.ndarray:
-    """The values of an array of any library, of a sequence or a number; nothing is differentiated through a sampler."""
-    if isinstance(x, np.ma.MaskedArray):
-        raise TypeError(f"{name} must not be a masked array: pass its data for the entries that count")
-    for method in ("detach", "cpu", "copy_to_host", "get"):
-        x = getattr(x, method)() if hasattr(x, method) else x
-    return np.asarray(x)

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from ... import _threads
-from ..._arrays import Unpacked, empty_like_array, to_host, unpack
+from ..._arrays import Unpacked, empty_like_array, to_host, unpack, widen
 from ..._checks import array_out, index_list, number
-from ..._dispatch import find, runs
+from ..._dispatch import Operand, find, runs
 
 _NAMES = ("chi2", "kl", "cvar", "kl-cvar")
 
@@ -190,6 +190,8 @@ def _vector(x: Any, name: str) -> Unpacked:
     if len(data.shape) != 1 or data.shape[0] == 0:
         raise ValueError(f"{name} must be one vector of at least one number, got shape {tuple(data.shape)}: pass "
                          f"{name}.reshape(-1)")
+    if operand.device == "cpu" and operand.dtype in ("float16", "bfloat16"):  # weights are float64 whatever comes in
+        return widen(data, operand.dtype), Operand("cpu", "float64"), wrap
     return data, operand, wrap
 
 

@@ -62,7 +62,7 @@ class HostArrays:
 def _host(x: Any, name: str) -> np.ndarray:
     """`x` as an ordinary NumPy array, an empty list as integers."""
     if is_on_device(x):
-        raise TypeError(f"{name} is on the GPU, but the tree is on the CPU: move it first (torch: x.cpu(), CuPy: x.get())")
+        raise TypeError(f"{name} is on the GPU, but must be on the host here: move it first (torch: x.cpu(), CuPy: x.get())")
     if isinstance(x, np.ma.MaskedArray):
         raise TypeError(f"{name} is a masked array, but every value must count: pass {name}.filled(...)")
     if isinstance(x, list | tuple) and not x:
