@@ -180,7 +180,7 @@ def _examples(n: int, d: int, nonzeros: int) -> Inputs:
 
         columns = np.sort((d * rng.random((n, nonzeros)) ** 3).astype(np.int32), axis=1)  # some words are in most documents
         values = rng.random((n, nonzeros), np.float32) / np.float32(np.sqrt(nonzeros / 3))
-        x = sparse.csr_array((values.ravel(), columns.ravel(), np.arange(0, n * nonzeros + 1, nonzeros, np.int32)), shape=(n, d))
+        x = sparse.csr_array((values.ravel(), columns.ravel(), nonzeros * np.arange(n + 1, dtype=np.int32)), shape=(n, d))
         x.sum_duplicates()
     return {"x": x, "y": np.sign(x @ rng.standard_normal(d).astype(np.float32)) * np.where(rng.random(n) < 0.1, -1, 1)}
 
@@ -203,7 +203,7 @@ class _Logistic:
 def _plain_steps(inputs: Inputs) -> Callable[[], Any]:
     """The same steps on indices drawn uniformly."""
     model, rng = _Logistic(inputs), np.random.default_rng(0)
-    return lambda: model.step(rng.integers(inputs["n"], size=inputs["batch"]))
+    return lambda: model.step(rng.integers(0, inputs["n"], (inputs["batch"],)))
 
 
 def _robust_steps(inputs: Inputs, backend: str, num_threads: int) -> Any:
