@@ -14,8 +14,8 @@ double fgd_peak(int64_t steps, int wide)
 }
 
 /* Each load's address is what the load before it found: next[i] is where to go from i. One chain waits a whole latency each
- * step; of FGD_CHAINS chains side by side the processor overlaps as many as it can. `at` is where the chains begin and, afterwards,
- * where they are, so that the next call meets lines that were not read lately. Returns the loads done. */
+ * step; of FGD_CHAINS chains side by side the processor overlaps as many as it can. `at` is where the chains begin and,
+ * afterwards, where they are, so that the next call meets lines that were not read lately. Returns the loads done. */
 int64_t fgd_chase(const int64_t *next, int64_t *at, int overlapped, int64_t steps)
 {
     if (!overlapped) {
