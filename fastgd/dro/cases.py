@@ -282,16 +282,18 @@ CASES: list[Case] = _cases()
 
 
 def _fact(name: str, formula: str, cost: str, case: str = "", budget: str = "exact", deterministic: str = "yes",
-          paper: str = "") -> KernelFacts:
-    return KernelFacts("dro", name, formula, cost, "f64", deterministic, budget, case, paper)
+          paper: str = "", dtypes: str = "f64") -> KernelFacts:
+    return KernelFacts("dro", name, formula, cost, dtypes, deterministic, budget, case, paper)
 
 
 KERNELS: list[KernelFacts] = [
     _fact("SumTree", "draws i ∝ w_i while w changes", "log₈ n cache lines a draw or update", "sample/1e6", "exact", "by seed"),
     _fact("DROSampler", "p ← Π_ball(p + step · loss / p), draws i ∝ p_i", "amortised O(log n) a drawn index", "chi2/1e6",
           "1e-11 / n", "by seed", "NIPS 2016"),
-    _fact("worst_case", "max_p Σ p_i z_i over a ball, or less a penalty", "a few passes", "worst_case/1e6", "1e-12 / n"),
-    _fact("project", "argmin ‖p - w‖² over a ball with floor", "a few passes", "project/1e6", "1e-12 / n"),
+    _fact("worst_case", "max_p Σ p_i z_i over a ball, or less a penalty", "a few passes", "worst_case/1e6", "1e-12 / n",
+          paper="NeurIPS 2020", dtypes="f32 f64"),
+    _fact("project", "argmin ‖p - w‖² over a ball with floor", "a few passes", "project/1e6", "1e-12 / n", paper="JOTA 1986",
+          dtypes="f32 f64"),
     _fact("allocate", "integers ∝ scores with an exact sum", "O(n log n)"),
     _fact("pacing", "how much of the data a curriculum shows at step t", "O(1)"),
     _fact("mlmc_estimate", "L(first) + Δ_J / P(J), its mean that of the largest batch", "4 calls of L", deterministic="by seed",

@@ -220,8 +220,9 @@ class kl(_Sampler):
         with np.errstate(divide="ignore"):
             log_c = np.log((n - (n - size) * self.floor) / np.cumsum(np.exp(scaled)))
             bottom = np.log(self.floor)
-        kept = np.flatnonzero(scaled + log_c > bottom)[-1]
-        return np.maximum(gamma * (x - top) + log_c[kept], bottom)
+        kept = np.flatnonzero(scaled + log_c > bottom)[-1] + 1
+        exact = np.log((n - (n - kept) * self.floor) / np.exp(scaled[:kept]).sum())  # prefix sums are rough
+        return np.maximum(gamma * (x - top) + exact, bottom)
 
     def state(self) -> dict[str, Any]:
         return {"logs": self._logs.copy(), "drawn": self.drawn}
