@@ -273,7 +273,7 @@ def _cases() -> list[Case]:
                   _tree("update", n, _update, _expected_update, peers.UPDATE),
                   _robust("chi2", n), _robust("kl", n), _robust("chi2", n, 1), _robust("kl", n, 1)]
     cases.append(_tree("append", 10**6, _append, lambda i: float(dro.SumTree(i["weights"], backend="reference").total), {},
-                       items=10**6 - 1, nbytes=16 * 10**6, roof="copy"))
+                       items=10**6 - 1, nbytes=16 * 10**6, roof="copy", reference_s=1e4))
     return [*cases, *_sets(1000), *_sets(10**6), _descent("dense-1e5x1000", 10**5, 1000, 0),
             _descent("sparse-1e5x47000", 10**5, 47_000, 75), _descent("sparse-8e5x47000", 8 * 10**5, 47_000, 75)]
 
