@@ -113,7 +113,7 @@ FGD_INLINE void FN(chunk_signs_of)(const float *x, float *memory, fgd_mode mode,
 {
     HALF lower_sum[2 * FN(PARTS)] = {{0}}, upper_sum[2 * FN(PARTS)] = {{0}};
     int64_t negatives = 0, i = 0;
-    VEC up = (VEC){0} + upper, low = (VEC){0} + lower;
+    VEC up = upper - (VEC){0}, low = lower - (VEC){0}; /* a sum would make 0 of -0 */
     for (; i + FGD_LANES <= count; i += FGD_LANES) {
         float *m = mode == FGD_PLAIN ? NULL : memory + i;
         FN(fetch)(x + i, m, mode);
@@ -169,7 +169,7 @@ static void FN(chunk_signs)(const fgd_vector *x, float *memory, fgd_mode mode, i
  * (and reads it). */
 static void FN(add_bits)(const uint8_t *bits, int64_t lo, int64_t hi, float upper, float lower, int add, float *out)
 {
-    VEC up = (VEC){0} + upper, low = (VEC){0} + lower;
+    VEC up = upper - (VEC){0}, low = lower - (VEC){0}; /* a sum would make 0 of -0 */
     int64_t i = lo;
     for (; i + 32 <= hi; i += 32) {
         uint32_t word;

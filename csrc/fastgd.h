@@ -316,7 +316,7 @@ typedef struct {
     int64_t active;
     double *z;                /* 0 on the floor */
     int32_t *item, *slot;     /* the active elements bin by bin; 1 + where element i is there, 0 on the floor */
-    double width;             /* bin b: width (base + b) <= z < width (base + b + 1), bin 0 all below that too; none beyond `top` */
+    double width;             /* bin b: width (base + b) <= z < width (base + b + 1), bin 0 all below too; none beyond `top` */
     int64_t base, top;
     int64_t heaped;           /* this bin, the lowest one in use, is a heap, smallest z first; -1: none is */
     int64_t start[514];       /* bin b: slots start[b] .. start[b + 1] - 1 */

@@ -67,7 +67,8 @@ def group_weights(weights: Any, losses: Any, *, step_size: float, floor: float =
     if floor >= 1.0:
         raise ValueError(f"floor must be below 1, got {floor}: it is the share of uniform weights")
     with np.errstate(divide="ignore", over="ignore"):
-        gains = step_size * (0.5 * values - 0.5 * values[q > 0].max()) * 2.0  # the largest that counts is the origin
+        values = np.where(q > 0, values, values[q > 0].max())  # what has no weight gets none: the origin is the largest that has
+        gains = step_size * (0.5 * values - 0.5 * values.max()) * 2.0
         x = np.log(q) + gains
         new = np.exp(x - x.max())
     return wrap(floor / len(q) + (1.0 - floor) * (new / new.sum()))

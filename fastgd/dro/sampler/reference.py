@@ -12,6 +12,7 @@ Cost of a step: O(n log n) for the first two, some hundred passes over n numbers
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -106,11 +107,12 @@ class _Sampler:
     def restored(self, state: Mapping[str, Any]) -> Any:
         """Another one of the same arguments in that state; ValueError where it is none."""
         other = type(self)(*self.arguments)
-        other._t, other.drawn = _numbers(state["t"]), int(state["drawn"])
+        other._t, other.drawn = _numbers(state["t"]), operator.index(state["drawn"])
         with np.errstate(over="ignore", invalid="ignore"):
             if not abs(other._t.mean() - 1.0) <= 1e-9:
                 raise ValueError("the probabilities")
-        if other._t.shape != (self.n,) or not (np.isfinite(other._t).all() and other._t.min() >= 0.0) or other.drawn < 0:
+        fine = other._t.shape == (self.n,) and np.isfinite(other._t).all() and other._t.min() >= 0.0
+        if not fine or not 0 <= other.drawn < 2**62:
             raise ValueError("t and drawn")
         return other
 

@@ -93,6 +93,10 @@ def update(arrays: Any, index: Any, weight: Any) -> None:
 def numba_functions() -> Functions:
     """The functions that work on `SumTree.arrays()` in a user's own Numba code, compiled on first use.
 
+    Parameters
+    ----------
+    None
+
     Returns
     -------
     Functions
