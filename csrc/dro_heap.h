@@ -41,8 +41,10 @@ static void fgd_raise(const fgd_chi2 *w, int64_t level, int64_t node)
 static void fgd_flush(const fgd_chi2 *w, fgd_touched *t)
 {
     for (int64_t level = 1; level < w->tree.levels; level++) {
-        int64_t last = -1;
-        for (int64_t j = 0; j < t->size; j++) {
+        int64_t last = -1, nodes = (w->tree.first[level] - w->tree.first[level - 1]) / 8;
+        for (int64_t node = 0; nodes <= t->size && node < nodes; node++) /* few: all of them */
+            fgd_raise(w, level, node);
+        for (int64_t j = 0; nodes > t->size && j < t->size; j++) {
             int64_t node = t->leaf[j] >> 3 * level;
             if (node != last)
                 fgd_raise(w, level, node);
