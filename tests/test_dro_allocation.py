@@ -116,7 +116,8 @@ def test_boundaries_and_order(kind: str, total: int, start: int, span: int, t: i
 
 @pytest.mark.parametrize("kind, share", [
     ("linear", lambda r: r), ("quadratic", lambda r: r * r), ("root", math.sqrt), ("step", math.floor),
-    ("exponential", lambda r: (math.exp(10 * r) - 1) / (math.exp(10) - 1)), ("log", lambda r: 1 + 0.1 * math.log(r + math.exp(-10))),
+    ("exponential", lambda r: (math.exp(10 * r) - 1) / (math.exp(10) - 1)),
+    ("log", lambda r: 1 + 0.1 * math.log(r + math.exp(-10))),
 ])
 def test_formulas(kind: str, share: Any) -> None:
     for t in range(1, 1000):
