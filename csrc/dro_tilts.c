@@ -1,15 +1,15 @@
 /* Sets of exponential weights, p_i ~ exp(x_i) with x = slope (z - max z): what the folds of dro_sets.c do between passes.
  *
- * Ball (KL). D(slope) = sum p log(n p) grows with the slope, d D / d log slope = Var_p(x); its limit is L = log(n / ties). Newton's
- * steps, from sqrt(2 R / Var z) on: below L / 2 in (log slope, log D), which is nearly a line of slope 2; above it in (slope,
- * log(L - D)), which is nearly a line too. A step that leaves the bracket is replaced by bisection.
+ * Ball (KL). D(slope) = sum p log(n p) grows with the slope, d D / d log slope = Var_p(x); its limit is L = log(n / ties). Steps
+ * are Newton's, from sqrt(2 R / Var z) on: below L / 2 in (log slope, log D), which is nearly a line of slope 2; above it in
+ * (slope, log(L - D)), which is nearly a line too. A step that leaves the bracket is replaced by bisection.
  * Floor (projection). p_i = max(floor / n, C e^x): C follows from the active elements, those above x = log(floor / (n C)), and is
  * taken again until they are the ones that it makes active: Newton's method for a convex piecewise linear equation.
- * Caps (KL-CVaR). p_i = min(exp(x_i - u), 1) / (alpha n). If the u without caps is below max x, u starts from the ceil(alpha n)-th
- * largest x, where H(u) = sum of min(exp(x - u), 1) = m + T is at least alpha n; m elements are above u. Newton's steps for log H
- * in u, which is nearly a line, within a bracket. Its upper end are those for the concave H in exp(-u), u - log((alpha n - m) / T),
- * never too low, and right as soon as the same m elements are above. x is measured from that element, and keeps its digits
- * however small the temperature is.
+ * Caps (KL-CVaR). p_i = min(exp(x_i - u), 1) / (alpha n). If the u without caps is below max x, u starts from the
+ * ceil(alpha n)-th largest x, where H(u) = sum of min(exp(x - u), 1) = m + T is at least alpha n; m elements are above u. Steps
+ * are Newton's for log H in u, which is nearly a line, within a bracket. Its upper end is Newton's step for H as a concave
+ * function of exp(-u): u - log((alpha n - m) / T), never too low, and right as soon as the same m elements are above. x is
+ * measured from that element, and keeps its digits however small the temperature is.
  *
  * Where x is small, sums of e^x - 1 take the place of those of e^x, so that large temperatures lose nothing.
  */
