@@ -4,8 +4,8 @@
  * Linear sets (chi-squared, as ball or penalty; the Euclidean projection). The solution is c (z_i - theta)_+, c > 0. Let N, mu, V
  * be number, mean and variance of the z_i above theta, D = mu - theta, and weights sum to 1. A ball n |p|^2 <= K = 1 + 2 R that
  * binds means D = sqrt(V / (K N / n - 1)); p = (z - theta)_+ / (n unit) means D = n unit / N; of both the larger D counts. From
- * any superset of the elements above theta these formulas give a theta that is too small, so what lies below can be left out, and
- * so on until nothing does (Michelot). p_i = (1 + (z_i - mu) / D)_+ / N.
+ * any superset of the elements above theta these formulas give a theta that is too small, so what lies below can be left out,
+ * and so on until nothing does (Michelot). p_i = (1 + (z_i - mu) / D)_+ / N.
  *
  * Rounding. Everything is measured from a reference c in a unit 2^e, first from the largest z. When the mean of what is left in
  * the end is more than 16 D away, or what is left spans less than 2^-100, the least of that becomes c, and passes go on from z.

@@ -101,8 +101,8 @@ static void FN(set_moments)(const fgd_set *s, int64_t lo, int64_t count, double 
 }
 
 /* Tilts: x = slope y, t = max(x - from, -800), which is as good as -infinity. Active are the x > cut, for caps the others, and
- * all where not `bounded`. Found: how many are not active; sums over the active of e^t, t e^t, t^2 e^t, e^t - 1; for caps the
- * sum of the other z from the largest; the greatest z with x <= cut and the least with x > cut. */
+ * all where not `bounded`. Found: how many are not active; sums over the active of e^t, t e^t, t^2 e^t, e^t - 1; for caps the sum
+ * of the other z from the largest; the greatest z with x <= cut and the least with x > cut. */
 FGD_INLINE void FN(set_tilt_block)(const fgd_set *s, int64_t lo, int64_t count, double *found, const int bounded)
 {
     double wide[SET_BLOCK];

@@ -1,14 +1,15 @@
 /* Sets of exponential weights, p_i ~ exp(x_i) with x = slope (z - max z): what the folds of dro_sets.c do between passes.
  *
- * Ball (KL). D(slope) = sum p log(n p) grows with the slope, d D / d log slope = Var_p(x); its limit is L = log(n / ties).
- * Newton's steps, from sqrt(2 R / Var z) on: below L / 2 in (log slope, log D), which is nearly a line of slope 2; above it in
+ * Ball (KL). D(slope) = sum p log(n p) grows with the slope, d D / d log slope = Var_p(x); its limit is L = log(n / ties). Steps
+ * are Newton's, from sqrt(2 R / Var z) on: below L / 2 in (log slope, log D), which is nearly a line of slope 2; above it in
  * (slope, log(L - D)), which is nearly a line too. A step that leaves the bracket is replaced by bisection.
  * Floor (projection). p_i = max(floor / n, C e^x): C follows from the active elements, those above x = log(floor / (n C)), and is
  * taken again until they are the ones that it makes active: Newton's method for a convex piecewise linear equation.
- * Caps (KL-CVaR). p_i = min(exp(x_i - u), 1) / (alpha n). If the u without caps is below max x, u starts from the ceil(alpha
- * n)-th largest x, where H(u) = sum of min(exp(x - u), 1) is at least alpha n. Then u' = u - log((alpha n - m) / T), where m
- * elements are above u and T = sum of exp(x - u) over the others: Newton's method for a concave function of exp(-u), so that
- * after one step u only decreases. x is measured from that element, and keeps its digits however small the temperature is.
+ * Caps (KL-CVaR). p_i = min(exp(x_i - u), 1) / (alpha n). If the u without caps is below max x, u starts from the
+ * ceil(alpha n)-th largest x, where H(u) = sum of min(exp(x - u), 1) = m + T is at least alpha n; m elements are above u. Steps
+ * are Newton's for log H in u, which is nearly a line, within a bracket. Its upper end is Newton's step for H as a concave
+ * function of exp(-u): u - log((alpha n - m) / T), never too low, and right as soon as the same m elements are above. x is
+ * measured from that element, and keeps its digits however small the temperature is.
  *
  * Where x is small, sums of e^x - 1 take the place of those of e^x, so that large temperatures lose nothing.
  */
@@ -104,7 +105,8 @@ static double set_next_slope(fgd_set *s, double distance, double gradient, doubl
     else
         ratio = distance > 0.0 ? fgd_exp(fgd_log(radius / distance) * (distance / gradient)) : INFINITY;
     *(distance < radius ? &s->slow : &s->fast) = s->slope;
-    double next = s->slope * FGD_MIN(FGD_MAX(ratio, 0x1p-20), 0x1p20);
+    double reach = ldexp(1.0, 2 * FGD_MIN(s->tries, 20)); /* short steps at first: far away D is flat on both sides */
+    double next = s->slope * FGD_MIN(FGD_MAX(ratio, 1.0 / reach), reach);
     if (next > s->slow && next < s->fast)
         return next;
     if (s->fast == INFINITY)
@@ -163,11 +165,17 @@ int set_fold_caps(fgd_set *s, const double *sum)
             return set_finish_tilted(s, s->slope, 1.0 / sum[1], 0.0, set_place(s, level / s->slope));
         return set_begin_count(s);
     }
-    double rest = s->alpha * n - sum[0];
+    double places = s->alpha * n, rest = places - sum[0];
     double gap = -sum[4] - n * (1.0 - s->alpha); /* rest - T, and better where that is small */
     double u = s->cut - (fabs(gap) < 0.25 * sum[1] ? fgd_log1p(gap / sum[1]) : fgd_log(rest / sum[1]));
     u = FGD_MAX(u, 0.0); /* H is large enough at the quantile */
-    if (u == s->cut || (set_x(s, sum[6]) <= u && u <= set_x(s, sum[7])) || s->tries++ >= 1000)
+    if (fabs(u - s->cut) <= 0x1p-28 || (set_x(s, sum[6]) <= u && u <= set_x(s, sum[7])) || s->tries++ >= 1000)
         return set_finish_caps(s, u, sum);
-    return set_tilt_from(s, s->slope, u, u);
+    s->fast = FGD_MIN(s->fast, u);
+    if (gap <= 0.0)
+        s->slow = s->cut;
+    double next = s->cut + (sum[0] + sum[1]) / sum[1] * fgd_log((sum[0] + sum[1]) / places);
+    if (!(next > s->slow && next < s->fast))
+        next = s->fast;
+    return set_tilt_from(s, s->slope, next, next);
 }

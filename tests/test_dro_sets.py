@@ -245,7 +245,7 @@ def test_projections_against_the_oracle(seed: int, floor: float) -> None:
 
 
 def test_exponentials_and_logarithms_are_accurate() -> None:
-    """Ratios of the weights of a penalty are exponentials; a projection that no ball restrains gives w back."""
+    """A penalty's weights have exponentials as ratios; a projection in no need of its ball takes logarithms and gives w back."""
     rng = np.random.default_rng(0)
     x = np.concatenate([[0.0], -rng.uniform(0, 700, 4000), -(10.0 ** rng.uniform(-20, 0, 4000))])
     p = dro.worst_case(x, penalty=1.0, divergence="kl")[0]
