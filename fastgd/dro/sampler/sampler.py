@@ -203,7 +203,7 @@ class DROSampler:
         return self._kernel.probabilities()
 
     def divergence_value(self) -> float:
-        """D_f(p || 1/n), at most `radius` up to rounding. O(1) for chi-squared, O(n) otherwise."""
+        """D_f(p || 1/n), at most `radius` up to rounding. O(1) for chi-squared, for KL the number of bins, O(n) for others."""
         return self._kernel.divergence()
 
     # ---- state
