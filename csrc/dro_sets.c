@@ -8,7 +8,8 @@
  * and so on until nothing does (Michelot). p_i = (1 + (z_i - mu) / D)_+ / N.
  *
  * Rounding. Everything is measured from a reference c in a unit 2^e, first from the largest z. When the mean of what is left in
- * the end is more than 16 D away, or what is left spans less than 2^-100, the least of that becomes c, and passes go on from z.
+ * the end is more than 16 D away, or what is left spans less than 2^-100 and not next to nothing beside D, the least of that
+ * becomes c, and passes go on from z.
  * So weights do not depend on shifts and scales (bit for bit where differences of z are exact), and their sum does not suffer
  * from outliers.
  *
@@ -186,18 +187,17 @@ static int set_fold_linear(fgd_set *s, const double *sum)
         s->value -= s->unit * ((n - left) / (2.0 * left));
         return 1;
     }
-    if (low >= s->top) /* alike from here, but not from nearer */
-        return set_again(s, s->high, s->top, s->c == s->high ? s->e - 1074 : s->e - 50);
-    int32_t e = s->e + set_exponent(s->top, low);
-    if (s->top - low < 0x1p-100)
-        return set_again(s, set_place(s, low), low, e);
     double unit = ldexp(s->unit, -s->e) * n, narrow = left == n ? 2.0 * s->radius : (left - n + 2.0 * s->radius * left) / n;
     double deep = s->radius == INFINITY ? 0.0 : narrow > 0.0 ? sqrt(spread) / sqrt(narrow) : INFINITY;
     deep = FGD_MAX(deep, unit / left);
     deep = FGD_MIN(deep, mean - s->cut); /* theta does not go back */
     double theta = FGD_MIN(mean - deep - 0x1p-50 * fabs(mean), nextafter(s->top, -INFINITY)); /* not too high by rounding */
-    if (low > theta && fabs(mean) > 16.0 * deep && s->references < 16)
-        return set_again(s, set_place(s, low), low, e);
+    double span = s->top - low, seen = 0x1p-60 * deep; /* what is smaller changes no weight */
+    if (span == 0.0 && seen == 0.0) /* alike from here, but not from nearer */
+        return set_again(s, s->high, s->top, s->c == s->high ? s->e - 1074 : s->e - 50);
+    int far = low > theta && fabs(mean) > 16.0 * deep && s->references < 16;
+    if (far || (span < 0x1p-100 && span > seen))
+        return set_again(s, set_place(s, low), low, s->e + set_exponent(FGD_MAX(span, seen), 0.0));
     s->stored = s->store;
     if (low <= theta) {
         s->cut = theta;

@@ -9,7 +9,7 @@ import hypothesis.extra.numpy as arrays
 import hypothesis.strategies as st
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 
 import fastgd
 from fastgd import _threads, dro
@@ -133,6 +133,11 @@ def test_blocks_agree_with_the_oracle(options: dict[str, Any], n: int) -> None:
 @sets
 @settings(max_examples=60, deadline=None)
 @given(z=arrays.arrays(np.float64, st.integers(1, 40), elements=st.floats(-1e307, 1e307)))
+@example(z=np.array([-8.0, 2.0**-1022, *[0.0] * 10]))
+@example(z=np.array([-1.0, 2.0**-1022, *[0.0] * 10]))
+@example(z=np.array([-1.0, 2.0**-400, *[0.0] * 10]))
+@example(z=np.array([-1e300, 1.0, 1.0 + 2.0**-52, *[0.0] * 10]))
+@example(z=np.array([-2.0, 5e-324, *[0.0] * 10]))
 def test_any_finite_losses(options: dict[str, Any], z: np.ndarray) -> None:
     """Weights are probabilities and the value lies among the losses, whatever these are."""
     p, value = dro.worst_case(z, **options)
