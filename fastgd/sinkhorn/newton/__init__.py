@@ -1,0 +1,1 @@
+"""Second order: Newton's method on the semi-dual with a sparsified Hessian, and Sinkhorn-Newton-Sparse."""
