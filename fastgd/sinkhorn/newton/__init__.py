@@ -1,1 +1,5 @@
 """Second order: Newton's method on the semi-dual with a sparsified Hessian, and Sinkhorn-Newton-Sparse."""
+
+from ..._dispatch import register
+
+register("sinkhorn", ("semidual",), ("cpu", "reference"), ("float64",), folder="newton")
