@@ -379,6 +379,26 @@ void fgd_sets_pass(fgd_set *s, fgd_job *job);
 int fgd_sets_fold(fgd_set *s);   /* whether there is another pass */
 void fgd_sets_solve(fgd_set *s); /* all passes, by one caller */
 
+/* ---- sinkhorn: semi-discrete transport (csrc/sinkhorn_semidiscrete_body.h). Arrays of `width` numbers: m padded to a multiple of
+ * 8, with y = infinity, log_w = -infinity and zeros elsewhere */
+typedef struct {
+    const double *y;          /* atoms, (d, width) */
+    const double *w, *log_w;  /* their weights */
+    double *g;                /* potentials, in units of the cost */
+    double factor;            /* cost = factor |x - y|^2 */
+    int64_t m, d, width;
+} fgd_atoms;
+
+typedef struct {
+    const double *reg, *step, *bound, *share; /* of each step: regularisation, length, largest |g|, weight in the average */
+    double *average;          /* width numbers */
+    double *work;             /* 2 width numbers */
+} fgd_descent;
+
+/* value: for each step the semi-dual objective at its draws, before it */
+void fgd_sinkhorn_descend(const fgd_atoms *atoms, const double *x, int64_t steps, int64_t batch, const fgd_descent *by, double *value);
+void fgd_sinkhorn_assign(const fgd_atoms *atoms, const double *x, int64_t lo, int64_t hi, int64_t *index, double *least);
+
 /* cdef end */
 
 /* ---- decoding, for compress.c: fgd_check_<codec> is 0 or why the body is none of an encoder's (1 value, 2 index, 3 code, 4
