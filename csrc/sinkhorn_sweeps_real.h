@@ -17,11 +17,11 @@ FGD_INLINE VEC TN(exp2)(VEC v)
     return TN(kept)(scale * TN(near_zero)(r), v);
 }
 
-/* e = 2^(base_r + g - K) for `count` rows (a constant) and the sums over their columns; what e has beyond column m is 0. */
-FGD_INLINE void TN(exponentials)(const fgd_transport *t, const int kind, const int count, const int64_t *row, const REAL *base,
-                                 const REAL *g, REAL *e, double *sum)
+/* e = 2^(base_r + g - K) for `count` rows and the sums over their columns; what e has beyond column m is 0. */
+FGD_INLINE void TN(exponentials_of)(const fgd_transport *t, const int kind, const int count, const int64_t *row, const REAL *base,
+                                    REAL *e, double *sum)
 {
-    const REAL scale = (REAL)(t->scale * LOG2E);
+    const REAL scale = (REAL)(t->scale * LOG2E), *g = (const REAL *)t->shifts;
     const int64_t width = t->width;
     VEC lanes[4][PARTS] = {{{0}}};
     for (int64_t j = 0; j < t->m; j += WIDTH * PARTS)
@@ -38,10 +38,19 @@ FGD_INLINE void TN(exponentials)(const fgd_transport *t, const int kind, const i
         sum[r] = TN(total)(lanes[r]);
 }
 
-/* The greatest g_j - K_ij of a row. */
-FGD_INLINE REAL TN(top)(const fgd_transport *t, const int kind, int64_t row, const REAL *g)
+/* .. for four rows, or for one. */
+FGD_NOINLINE void TN(exponentials)(const fgd_transport *t, int count, const int64_t *row, const REAL *base, REAL *e, double *sum)
 {
-    const REAL scale = (REAL)(t->scale * LOG2E);
+    if (count == 4)
+        SINKHORN_KINDS(t->kind, TN(exponentials_of)(t, kind, 4, row, base, e, sum));
+    else
+        SINKHORN_KINDS(t->kind, TN(exponentials_of)(t, kind, 1, row, base, e, sum));
+}
+
+/* The greatest g_j - K_ij of a row. */
+FGD_INLINE REAL TN(top_of)(const fgd_transport *t, const int kind, int64_t row)
+{
+    const REAL scale = (REAL)(t->scale * LOG2E), *g = (const REAL *)t->shifts;
     VEC least = ALL(INFINITY);
     for (int64_t j = 0; j < t->m; j += WIDTH)
         least = TN(smaller)(scale * TN(costs)(t, kind, row, j) - *(const VEC *)(g + j), least);
@@ -51,29 +60,36 @@ FGD_INLINE REAL TN(top)(const fgd_transport *t, const int kind, int64_t row, con
     return top;
 }
 
+FGD_NOINLINE REAL TN(top)(const fgd_transport *t, int64_t row)
+{
+    REAL top = 0;
+    SINKHORN_KINDS(t->kind, top = TN(top_of)(t, kind, row));
+    return top;
+}
+
 /* c += sum of factor_r e_r */
-FGD_INLINE void TN(add)(const fgd_transport *t, const int count, const REAL *factor, const REAL *e, REAL *c)
+FGD_NOINLINE void TN(add)(const fgd_transport *t, int count, const REAL *factor, const REAL *e, REAL *c)
 {
     const int64_t width = t->width;
     for (int64_t j = 0; j < width; j += WIDTH) {
-        VEC v[4] = {{0}};
-        for (int r = 0; r < count; r++)
-            v[r] = factor[r] * *(const VEC *)(e + r * width + j);
-        *(VEC *)(c + j) += count == 4 ? (v[0] + v[1]) + (v[2] + v[3]) : v[0];
+        const REAL *at = e + j;
+        VEC sum = factor[0] * *(const VEC *)at;
+        if (count == 4)
+            sum = (sum + factor[1] * *(const VEC *)(at + width)) +
+                  (factor[2] * *(const VEC *)(at + 2 * width) + factor[3] * *(const VEC *)(at + 3 * width));
+        *(VEC *)(c + j) += sum;
     }
 }
 
-/* One to four rows of a sweep: f, and what they add to c and to the rows' error. A row whose sum is not to be trusted, after
+/* Four rows of a sweep, or one: f, and what they add to c and to the rows' error. A row whose sum is not to be trusted, after
  * jumps of g, takes its exponentials again, the greatest of them 1. */
-FGD_INLINE void TN(sweep_rows)(const fgd_transport *t, const int kind, const int count, const int64_t *row, REAL *e, REAL *c,
-                               double *error)
+FGD_NOINLINE void TN(sweep_rows)(const fgd_transport *t, int count, const int64_t *row, REAL *e, REAL *c, double *error)
 {
-    const REAL *g = (const REAL *)t->shifts;
     REAL base[4] = {0}, factor[4] = {0};
     fgd_update u = {.count = count};
     for (int r = 0; r < count; r++)
         base[r] = (REAL)FN(base_two)(t->f[row[r]]);
-    TN(exponentials)(t, kind, count, row, base, g, e, u.sum);
+    TN(exponentials)(t, count, row, base, e, u.sum);
     for (int again = 0;; again++) {
         int trusted = 1;
         for (int r = 0; r < count; r++)
@@ -84,9 +100,9 @@ FGD_INLINE void TN(sweep_rows)(const fgd_transport *t, const int kind, const int
                 trusted = again;
                 if (again)
                     continue;
-                REAL top = TN(top)(t, kind, row[r], g);
+                REAL top = TN(top)(t, row[r]);
                 base[r] = top == -INFINITY ? top : -top;
-                TN(exponentials)(t, kind, 1, row + r, base + r, g, e + r * t->width, u.sum + r);
+                TN(exponentials)(t, 1, row + r, base + r, e + r * t->width, u.sum + r);
             }
         if (trusted)
             break;
@@ -99,16 +115,16 @@ FGD_INLINE void TN(sweep_rows)(const fgd_transport *t, const int kind, const int
     TN(add)(t, count, factor, e, c);
 }
 
-FGD_INLINE void TN(sweep_chunk)(const fgd_transport *t, const int kind, int64_t lo, int64_t hi, REAL *e, double *part)
+static void TN(sweep_chunk)(const fgd_transport *t, int64_t lo, int64_t hi, REAL *e, double *part)
 {
     REAL *c = e + 4 * t->width;
     double error = 0.0;
     int64_t i = lo;
     memset(c, 0, (size_t)t->width * sizeof *c);
     for (; i + 4 <= hi; i += 4)
-        TN(sweep_rows)(t, kind, 4, t->row + i, e, c, &error);
+        TN(sweep_rows)(t, 4, t->row + i, e, c, &error);
     for (; i < hi; i++)
-        TN(sweep_rows)(t, kind, 1, t->row + i, e, c, &error);
+        TN(sweep_rows)(t, 1, t->row + i, e, c, &error);
     for (int64_t j = 0; j < t->width; j++)
         part[j] = (double)c[j];
     part[t->width] = error;
