@@ -17,11 +17,11 @@ FGD_INLINE VEC TN(exp2)(VEC v)
     return TN(kept)(scale * TN(near_zero)(r), v);
 }
 
-/* e = 2^(base_r + g - K) for `count` rows (a constant) and the sums over their columns; what e has beyond column m is 0. */
-FGD_INLINE void TN(exponentials)(const fgd_transport *t, const int kind, const int count, const int64_t *row, const REAL *base,
-                                 const REAL *g, REAL *e, double *sum)
+/* e = 2^(base_r + g - K) for `count` rows and the sums over their columns; what e has beyond column m is 0. */
+FGD_INLINE void TN(exponentials_of)(const fgd_transport *t, const int kind, const int count, const int64_t *row, const REAL *base,
+                                    REAL *e, double *sum)
 {
-    const REAL scale = (REAL)(t->scale * LOG2E);
+    const REAL scale = (REAL)(t->scale * LOG2E), *g = (const REAL *)t->shifts;
     const int64_t width = t->width;
     VEC lanes[4][PARTS] = {{{0}}};
     for (int64_t j = 0; j < t->m; j += WIDTH * PARTS)
@@ -38,15 +38,31 @@ FGD_INLINE void TN(exponentials)(const fgd_transport *t, const int kind, const i
         sum[r] = TN(total)(lanes[r]);
 }
 
-/* The greatest g_j - K_ij of a row. */
-FGD_INLINE REAL TN(top)(const fgd_transport *t, const int kind, int64_t row, const REAL *g)
+/* .. for four rows, or for one. */
+FGD_NOINLINE void TN(exponentials)(const fgd_transport *t, int count, const int64_t *row, const REAL *base, REAL *e, double *sum)
 {
-    const REAL scale = (REAL)(t->scale * LOG2E);
+    if (count == 4)
+        SINKHORN_KINDS(t->kind, TN(exponentials_of)(t, kind, 4, row, base, e, sum));
+    else
+        SINKHORN_KINDS(t->kind, TN(exponentials_of)(t, kind, 1, row, base, e, sum));
+}
+
+/* The greatest g_j - K_ij of a row. */
+FGD_INLINE REAL TN(top_of)(const fgd_transport *t, const int kind, int64_t row)
+{
+    const REAL scale = (REAL)(t->scale * LOG2E), *g = (const REAL *)t->shifts;
     VEC least = ALL(INFINITY);
     for (int64_t j = 0; j < t->m; j += WIDTH)
         least = TN(smaller)(scale * TN(costs)(t, kind, row, j) - *(const VEC *)(g + j), least);
     REAL top = -least[0];
     for (int l = 1; l < WIDTH; l++)
         top = FGD_MAX(top, -least[l]);
+    return top;
+}
+
+FGD_NOINLINE REAL TN(top)(const fgd_transport *t, int64_t row)
+{
+    REAL top = 0;
+    SINKHORN_KINDS(t->kind, top = TN(top_of)(t, kind, row));
     return top;
 }

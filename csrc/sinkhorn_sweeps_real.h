@@ -4,28 +4,28 @@
 #include "sinkhorn_exponentials.h"
 
 /* c += sum of factor_r e_r */
-FGD_INLINE void TN(add)(const fgd_transport *t, const int count, const REAL *factor, const REAL *e, REAL *c)
+FGD_NOINLINE void TN(add)(const fgd_transport *t, int count, const REAL *factor, const REAL *e, REAL *c)
 {
     const int64_t width = t->width;
     for (int64_t j = 0; j < width; j += WIDTH) {
-        VEC v[4] = {{0}};
-        for (int r = 0; r < count; r++)
-            v[r] = factor[r] * *(const VEC *)(e + r * width + j);
-        *(VEC *)(c + j) += count == 4 ? (v[0] + v[1]) + (v[2] + v[3]) : v[0];
+        const REAL *at = e + j;
+        VEC sum = factor[0] * *(const VEC *)at;
+        if (count == 4)
+            sum = (sum + factor[1] * *(const VEC *)(at + width)) +
+                  (factor[2] * *(const VEC *)(at + 2 * width) + factor[3] * *(const VEC *)(at + 3 * width));
+        *(VEC *)(c + j) += sum;
     }
 }
 
-/* One to four rows of a sweep: f, and what they add to c and to the rows' error. A row whose sum is not to be trusted, after
+/* Four rows of a sweep, or one: f, and what they add to c and to the rows' error. A row whose sum is not to be trusted, after
  * jumps of g, takes its exponentials again, the greatest of them 1. */
-FGD_INLINE void TN(sweep_rows)(const fgd_transport *t, const int kind, const int count, const int64_t *row, REAL *e, REAL *c,
-                               double *error)
+FGD_NOINLINE void TN(sweep_rows)(const fgd_transport *t, int count, const int64_t *row, REAL *e, REAL *c, double *error)
 {
-    const REAL *g = (const REAL *)t->shifts;
     REAL base[4] = {0}, factor[4] = {0};
     fgd_update u = {.count = count};
     for (int r = 0; r < count; r++)
         base[r] = (REAL)FN(base_two)(t->f[row[r]]);
-    TN(exponentials)(t, kind, count, row, base, g, e, u.sum);
+    TN(exponentials)(t, count, row, base, e, u.sum);
     for (int again = 0;; again++) {
         int trusted = 1;
         for (int r = 0; r < count; r++)
@@ -36,9 +36,9 @@ FGD_INLINE void TN(sweep_rows)(const fgd_transport *t, const int kind, const int
                 trusted = again;
                 if (again)
                     continue;
-                REAL top = TN(top)(t, kind, row[r], g);
+                REAL top = TN(top)(t, row[r]);
                 base[r] = top == -INFINITY ? top : -top;
-                TN(exponentials)(t, kind, 1, row + r, base + r, g, e + r * t->width, u.sum + r);
+                TN(exponentials)(t, 1, row + r, base + r, e + r * t->width, u.sum + r);
             }
         if (trusted)
             break;
@@ -51,16 +51,16 @@ FGD_INLINE void TN(sweep_rows)(const fgd_transport *t, const int kind, const int
     TN(add)(t, count, factor, e, c);
 }
 
-FGD_INLINE void TN(sweep_chunk)(const fgd_transport *t, const int kind, int64_t lo, int64_t hi, REAL *e, double *part)
+static void TN(sweep_chunk)(const fgd_transport *t, int64_t lo, int64_t hi, REAL *e, double *part)
 {
     REAL *c = e + 4 * t->width;
     double error = 0.0;
     int64_t i = lo;
     memset(c, 0, (size_t)t->width * sizeof *c);
     for (; i + 4 <= hi; i += 4)
-        TN(sweep_rows)(t, kind, 4, t->row + i, e, c, &error);
+        TN(sweep_rows)(t, 4, t->row + i, e, c, &error);
     for (; i < hi; i++)
-        TN(sweep_rows)(t, kind, 1, t->row + i, e, c, &error);
+        TN(sweep_rows)(t, 1, t->row + i, e, c, &error);
     for (int64_t j = 0; j < t->width; j++)
         part[j] = (double)c[j];
     part[t->width] = error;

@@ -25,7 +25,7 @@ class Semidual:
         t = transport.struct
         self._threads = transport.threads
         width, rows, chunks = t.width, t.rows, lib.fgd_semidual_chunks(t)
-        numbers = {"part": chunks * (width + 8), "f": t.n, "g": width, "shifts": width, "next": width, "c": width,
+        numbers = {"part": chunks * (width + 8), "f": t.n, "g": width, "next": width, "c": width,
                    "x": width + 8, "work": 4 * (width + 8) + rows + 16}
         self._keep: list[Any] = [transport]
         self._struct = s = ffi.gc(ffi.new("fgd_semidual *"), lib.fgd_semidual_free)
