@@ -431,7 +431,7 @@ typedef struct {
     int32_t *turned_size;     /* .. t->width numbers */
     int64_t *next_place;      /* room for as many */
     double *part;             /* t->width + 8 numbers a chunk */
-    double *f, *g, *shifts, *next; /* the trial: f; and t->width each of g, g in base 2, column sums */
+    double *f, *g, *next;     /* the trial: f, and t->width numbers each of g and column sums */
     double *c;                /* t->width column sums of the potentials held */
     double *x;                /* t->width + 8 numbers: the direction */
     double *work;             /* 4 (t->width + 8) + t->rows + 16 numbers */
