@@ -56,12 +56,12 @@ class Transport:
         live, alive = self.a > 0, self.b > 0
         while len(errors) < count:
             f = self._update(self.g[None, :] - self.cost / self.reg, self.log_a, self.tau[0])
-            self.f[live] += relax * (f - self.f)[live]
+            self.f[live] += relax * (f[live] - self.f[live])
             errors.append(float(sum(self.error())))
             if errors[-1] <= tol:
                 break
             g = self._update(self.f[None, :] - self.cost.T / self.reg, self.log_b, self.tau[1])
-            self.g[alive] += relax * (g - self.g)[alive]
+            self.g[alive] += relax * (g[alive] - self.g[alive])
         return np.array(errors)
 
     def error(self) -> tuple[float, float]:
