@@ -92,10 +92,11 @@ def solve(cost: Any, a: Any = None, b: Any = None, *, reg: float, method: str = 
     options = arguments.options(method, tol, max_iter, precision, callback, penalty)
     data, operand, wrap = arguments.matrix(cost, "cost", 2)
     kernels = _kernels(operand, options, penalty, backend)
-    a, b = arguments.marginals(a, b, *data.shape, penalty is None)
+    n, m = data.shape
+    a, b = arguments.marginals(a, b, n, m, penalty is None)
     reach, masked = arguments.spread(data, "cost")
     problem = Problem(data, a, b, reg, penalty, reach, masked)
-    return _solved(problem, options, arguments.start(init, a, b, reg), kernels, wrap, arguments.threads(num_threads, *data.shape))
+    return _solved(problem, options, arguments.start(init, a, b, reg), kernels, wrap, arguments.threads(num_threads, n, m))
 
 
 @runs("sinkhorn.transport:float64", "sinkhorn.semidual:float64")
@@ -258,10 +259,11 @@ def _problems(data: np.ndarray, a: Any, b: Any, reg: float, penalty: Any) -> lis
     """The checked problems of a batch."""
     _, n, m = data.shape
     a, b = arguments.marginal(a, "a", n, 2), arguments.marginal(b, "b", m, 2)
-    sizes = {"costs": len(data)} | {name: len(side) for name, side in (("a", a), ("b", b)) if side.ndim == 2}
-    size = max(sizes.values()) if len(data) else 0
-    if not set(sizes.values()) <= {1, size}:
-        raise ValueError(f"costs, a and b must belong to one number of problems, got {sizes}")
+    rows = {name: len(side) for name, side in (("a", a), ("b", b)) if side.ndim == 2}
+    size = len(data) if len(data) != 1 else max(rows.values(), default=1)
+    for name, count in rows.items():
+        if count not in (1, size):
+            raise ValueError(f"{name} must have one row for each of the {size} problems, or be one vector, got {count} rows")
     a, b = np.broadcast_to(a, (size, n)), np.broadcast_to(b, (size, m))
     spreads = [arguments.spread(cost, f"costs[{i}]") for i, cost in enumerate(data)]
     problems = []
