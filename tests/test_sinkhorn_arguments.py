@@ -13,7 +13,7 @@ COST, A, B = np.ones((3, 2)), np.array([0.2, 0.3, 0.5]), np.array([0.4, 0.6])
 GOOD: dict[str, Any] = {"cost": COST, "a": A, "b": B, "reg": 0.1}
 NAN, INF = np.nan, np.inf
 BAD: list[tuple[str, str, Any]] = [
-    *(("cost", "cost", bad) for bad in (np.array([[NAN, 1]] * 3), np.array([[-INF, 1]] * 3), np.ones(3), np.ones((0, 2)), "cost")),
+    *(("cost", "cost", bad) for bad in (np.full((3, 2), NAN), np.full((3, 2), -INF), np.ones(3), np.ones((0, 2)), "cost")),
     *(("a", "a", bad) for bad in (np.ones(4), np.array([0.5, 0.6, -0.1]), np.array([NAN, 0.5, 0.5]), np.zeros(3), A[None], "a")),
     *(("b", "b", bad) for bad in (np.ones(3), np.array([INF, 1.0]), np.zeros(2), B * 1.1)),
     *(("reg", "reg", bad) for bad in (0.0, -1.0, NAN, INF, "1", None, 5e-324)),
@@ -55,7 +55,8 @@ def test_points_refused(change: dict[str, Any], word: str) -> None:
 
 
 @pytest.mark.parametrize("change, word", [
-    ({"costs": COST}, "costs"), ({"a": np.tile(A, (3, 1))}, "a"), ({"b": np.tile(B, (4, 1)) * 2}, "b"), ({"init": [None]}, "init"),
+    ({"costs": COST}, "costs"),
+    ({"a": np.tile(A, (3, 1))}, "a"), ({"b": np.tile(B, (4, 1)) * 2}, "b"), ({"init": [None]}, "init"),
     ({"costs": np.array([COST, COST * NAN])}, "costs"),
 ])
 def test_batches_refused(change: dict[str, Any], word: str) -> None:

@@ -126,7 +126,8 @@ def test_infinite_costs(method: str, backend: str) -> None:
 def test_infeasible_by_halls_condition(method: str, backend: str) -> None:
     """Two rows of mass 0.8 may send to one column of mass 0.5 alone."""
     cost = np.array([[0.0, np.inf, np.inf], [0.2, np.inf, np.inf], [0.3, 0.1, 0.5]])
-    solution = sinkhorn.solve(cost, np.array([0.4, 0.4, 0.2]), np.array([0.5, 0.25, 0.25]), reg=0.1, method=method, backend=backend)
+    a, b = np.array([0.4, 0.4, 0.2]), np.array([0.5, 0.25, 0.25])
+    solution = sinkhorn.solve(cost, a, b, reg=0.1, method=method, backend=backend)
     assert solution.status == "infeasible" and solution.error >= 0.6
 
 
@@ -173,7 +174,7 @@ def test_statuses(method: str, backend: str) -> None:
 def test_stalled(method: str, backend: str) -> None:
     cost, a, b = problem()
     solution = sinkhorn.solve(cost, a, b, reg=0.05, tol=0.0, method=method, max_iter=2000, backend=backend)
-    assert solution.status == "stalled" and solution.error <= 1e-13
+    assert solution.status == "stalled" and solution.error <= 1e-11
 
 
 def test_single_precision_stalls(backend: str) -> None:

@@ -22,8 +22,8 @@ def solve(cost: Any, a: Any = None, b: Any = None, *, reg: float, method: str = 
           num_threads: int | None = None) -> Solution:
     """Entropic optimal transport between two discrete measures.
 
-    min over P >= 0 with P1 = a, P'1 = b of <C, P> + reg sum_ij P_ij (log P_ij - 1). The optimum is P_ij = exp((f_i + g_j - C_ij) /
-    reg). Unbalanced, with `marginal_penalty`: marginals are free, and rho_a KL(P1 | a) + rho_b KL(P'1 | b) is added.
+    min over P >= 0 with P1 = a, P'1 = b of <C, P> + reg sum_ij P_ij (log P_ij - 1). The optimum is P_ij = exp((f_i + g_j - C_ij)
+    / reg). Unbalanced, with `marginal_penalty`: marginals are free, and rho_a KL(P1 | a) + rho_b KL(P'1 | b) is added.
 
     Parameters
     ----------
@@ -36,8 +36,8 @@ def solve(cost: Any, a: Any = None, b: Any = None, *, reg: float, method: str = 
         In units of the cost.
     method : {"auto", "sinkhorn", "newton", "sns"}
         "sinkhorn": over-relaxed sweeps. "newton": epsilon scaling, then the safeguarded sparse Newton method on the semi-dual.
-        "sns": Sinkhorn-Newton-Sparse as published: 20 sweeps, then Newton with a fixed density. "auto": sweeps, and Newton as soon
-        as the measured contraction and density promise that it costs less; back to sweeps where that turns out wrong.
+        "sns": Sinkhorn-Newton-Sparse as published: 20 sweeps, then Newton with a fixed density. "auto": sweeps, and Newton as
+        soon as the measured contraction and density promise that it costs less; back to sweeps where that turns out wrong.
     tol : float, at least 0
         On the L1 error |P1 - a|_1 + |P'1 - b|_1, absolute.
     max_iter : int, at least 0
@@ -60,19 +60,19 @@ def solve(cost: Any, a: Any = None, b: Any = None, *, reg: float, method: str = 
     Returns
     -------
     Solution
-        See there for the potentials' constant shift, the status, the plan and gradients. An answer that is not within `tol` says so
-        in its status.
+        See there for the potentials' constant shift, the status, the plan and gradients. An answer that is not within `tol` says
+        so in its status.
 
     Raises
     ------
     ValueError, TypeError
-        NaN or -inf among the costs; marginals that are negative, not finite, zero everywhere or of different sums; `reg` not above
-        0; shapes that do not fit; an option out of range.
+        NaN or -inf among the costs; marginals that are negative, not finite, zero everywhere or of different sums; `reg` not
+        above 0; shapes that do not fit; an option out of range.
 
     Notes
     -----
-    Cost: a sweep reads the cost once and takes one exponential an entry; a Newton step takes two to four such passes, and products
-    with the kept entries. Memory: O(n + m), with Newton also the kept entries.
+    Cost: a sweep reads the cost once and takes one exponential an entry; a Newton step takes two to four such passes, and
+    products with the kept entries. Memory: O(n + m), with Newton also the kept entries.
     Deterministic: the same bits for every number of threads and instruction set.
 
     References
@@ -274,7 +274,8 @@ def _problems(data: np.ndarray, a: Any, b: Any, reg: float, penalty: Any) -> lis
     return problems
 
 
-def _solved(problem: Problem, options: Options, init: Any, kernels: _Kernels, wrap: Callable[[Any], Any], threads: int) -> Solution:
+def _solved(problem: Problem, options: Options, init: Any, kernels: _Kernels, wrap: Callable[[Any], Any],
+            threads: int) -> Solution:
     """One checked problem's Solution."""
     problem, feasible = arguments.settle(problem)
     transport = kernels.transport(problem.cost, problem.a, problem.b, reg=problem.reg, precision=options.precision,
