@@ -49,7 +49,7 @@ def test_example_of_a_cube(cost: str, factor: float) -> None:
 
 
 def test_quantiles() -> None:
-    """On the line cells end at the quantiles of the cumulated weights: g_{k+1} - g_k = y_{k+1}^2 - y_k^2 - 2 q_k (y_{k+1} - y_k)."""
+    """On the line cells end at the quantiles q_k of the cumulated weights: diff g = diff y^2 - 2 q diff y."""
     y, w = np.array([-1.0, 0.0, 0.5, 2.0]), np.array([0.1, 0.4, 0.3, 0.2])
     found = sinkhorn.semidiscrete(lambda size, rng: rng.standard_normal((size, 1)), y[:, None], w, steps=5000, batch=16)
     q = norm.ppf(np.cumsum(w)[:-1])
@@ -87,7 +87,8 @@ def test_seeds_and_zero_weights(backend: str) -> None:
 
 @pytest.mark.parametrize("name, bad", [
     ("sample", 3), ("sample", lambda size, rng: np.ones((size, 2))), ("sample", lambda size, rng: np.full((size, 1), np.nan)),
-    ("y", np.ones(3)), ("y", np.full((2, 1), np.nan)), ("weights", np.ones(3)), ("weights", np.zeros(2)), ("weights", np.array([2., -1.])),
+    ("y", np.ones(3)), ("y", np.full((2, 1), np.nan)), ("weights", np.ones(3)), ("weights", np.zeros(2)),
+    ("weights", np.array([2.0, -1.0])),
     ("cost", "l1"), ("steps", 0), ("batch", 0), ("seed", -1), ("reg0", -1.0), ("reg_decay", -0.1), ("step0", 0.0),
     ("step_decay", np.nan), ("averaging", "none"), ("backend", "gpu"),
 ])

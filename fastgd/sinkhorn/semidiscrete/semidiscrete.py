@@ -24,7 +24,8 @@ def semidiscrete(sample: Callable[[int, np.random.Generator], Any], y: Any, weig
                  None, step_decay: float = 2 / 3, averaging: str = "uniform", backend: str | None = None) -> SemiDiscrete:
     """Transport from a source that can be drawn from to weighted atoms (DRAG: decreasing regularisation, averaged gradient).
 
-    max over g of E min_j (c(x, y_j) - g_j) + sum_j w_j g_j. Step t draws a batch, smooths the minimum by reg_t = reg0 t^-reg_decay,
+    max over g of E min_j (c(x, y_j) - g_j) + sum_j w_j g_j. Step t draws a batch, smooths the minimum by reg_t = reg0
+    t^-reg_decay,
 
         g <- clip(g - step_t (mean chi - w), +-B),   chi_j ~ w_j exp((g_j - c(x, y_j)) / reg_t),   step_t = step0 t^-step_decay,
 
@@ -142,8 +143,11 @@ class SemiDiscrete:
         self._backend = backend
 
     def assign(self, x: Any, *, num_threads: int | None = None) -> np.ndarray:
-        """The map: for each point the atom j of least c(x, y_j) - g_j, the first of equals; int64 (size,) for points (size,
-        d).""" return self._cells(x, num_threads)[0]
+        """The map: for each point the atom j of least c(x, y_j) - g_j, the first of equals.
+
+        int64 (size,) for points (size, d).
+        """
+        return self._cells(x, num_threads)[0]
 
     def cost(self, x: Any, *, num_threads: int | None = None) -> float:
         """The semi-dual objective mean_i min_j (c(x_i, y_j) - g_j) + sum_j w_j g_j at points (size, d) of the source.
