@@ -120,7 +120,13 @@ def solve_points(x: Any, y: Any, a: Any = None, b: Any = None, *, reg: float, me
         The cost's metric.
     scale : float, at least 0
         The cost's factor.
-    method, tol, max_iter, init, precision, marginal_penalty, callback
+    method : {"auto", "sinkhorn", "newton", "sns"}
+    tol : float
+    max_iter : int
+    init : (f, g) or Solution, optional
+    precision : {"float64", "float32"}
+    marginal_penalty : float or (float, float), optional
+    callback : function of (iteration, error), optional
         As for `solve`.
     backend : {"auto", "cpu", "reference"}, optional
         Where to run; see `fastgd.use`. The reference stores the cost.
@@ -144,7 +150,7 @@ def solve_points(x: Any, y: Any, a: Any = None, b: Any = None, *, reg: float, me
 
     References
     ----------
-    See `solve`.
+    Cuturi: Sinkhorn Distances (NIPS 2013); and those of `solve`.
 
     Examples
     --------
@@ -181,9 +187,14 @@ def solve_batch(costs: Any, a: Any = None, b: Any = None, *, reg: float, method:
         Marginals of all problems, or of each.
     reg : float, above 0
         In units of the cost.
+    method : {"auto", "sinkhorn", "newton", "sns"}
+    tol : float
+    max_iter : int
+        As for `solve`.
     init : sequence of B pairs (f, g) or Solutions, optional
         A start for each problem.
-    method, tol, max_iter, precision, marginal_penalty
+    precision : {"float64", "float32"}
+    marginal_penalty : float or (float, float), optional
         As for `solve`.
     backend : {"auto", "cpu", "reference"}, optional
         Where to run; see `fastgd.use`.
@@ -206,7 +217,7 @@ def solve_batch(costs: Any, a: Any = None, b: Any = None, *, reg: float, method:
 
     References
     ----------
-    See `solve`.
+    Cuturi: Sinkhorn Distances (NIPS 2013); and those of `solve`.
 
     Examples
     --------
