@@ -1,0 +1,1 @@
+"""One transport problem on one backend: Sinkhorn sweeps, errors, products with the plan."""
