@@ -11,8 +11,8 @@ import math
 from typing import Any, NamedTuple
 
 #: Regularisations on the way from the largest cost to the one wanted: each a quarter of the one before, after so many sweeps.
-#: Newton needs a start in the right region, not an accurate one: with 5 sweeps and halves, the way is four times as long and saves
-#: one or two steps. One sweep instead of two, or an eighth, costs more steps on grids than it saves.
+#: Newton needs a start in the right region, not an accurate one: with 5 sweeps and halves, the way is four times as long and
+#: saves one or two steps. One sweep instead of two, or an eighth, costs more steps on grids than it saves.
 RATIO, SWEEPS = 0.25, 2
 #: The Hessian's shift in units of min(1, error) max(b, c) lies between these.
 LEAST_SHIFT, MOST_SHIFT = 1e-3, 1e6
@@ -64,7 +64,7 @@ class Newton:
     def step(self, tol: float) -> Step:
         """One step towards an error of at most `tol`. Where no trial will do: a Sinkhorn update, which cannot increase F."""
         k, error, density = self.kernels, self.error, self.density
-        rough = max(min(ROUGH, error), FINE * tol / error)
+        rough = max(min(ROUGH, error), FINE * tol / max(error, 1e-300))
         x = k.solve(self.shift * min(1.0, error), rough, LIMIT)
         drop = max(min(MOST_DROP, DROP * error), 0.1 * tol)
         t = min(1.0, LONGEST / x.longest) if x.longest > 0 else 0.0
@@ -99,9 +99,9 @@ def predicted_newton(error: float, tol: float, contraction: float, density: floa
     """What Newton's method costs from there, in sweeps; `density` is that of the Hessian at `begin`. Right within a factor of 2.
 
     Steps: about 4, and one for two digits (grids with tiny masses take twice as many, but then sweeps are far slower still). A
-    step's pass costs 1.8 sweeps. Jacobi's spectrum is 1 - sigma_k^2 and the contraction sigma_2^2, so that conjugate gradients need
-    a multiple of (1 - contraction)^-1/2, of which an entry costs 1.4 sweeps each, and 5 to be brought in order of columns. On
-    average steps keep 1.7 times the entries of the first.
+    step's pass costs 1.8 sweeps. Jacobi's spectrum is 1 - sigma_k^2 and the contraction sigma_2^2, so that conjugate gradients
+    need a multiple of (1 - contraction)^-1/2, of which an entry costs 1.4 sweeps each, and 5 to be brought in order of columns.
+    On average steps keep 1.7 times the entries of the first.
     """
     if error <= tol:
         return 0.0
