@@ -14,13 +14,13 @@ int64_t fgd_semidual_chunks(const fgd_transport *t)
     return (t->rows + rows - 1) / rows;
 }
 
-/* g + step x, 0 <= step; and -infinity where nothing is sent, so also beyond the last column. */
+/* g + step x; -infinity where nothing is or can be sent, so also beyond the last column. */
 void fgd_semidual_begin(fgd_semidual *s, double step)
 {
     const fgd_transport *t = s->t;
     double *shifts = t->shifts;
     for (int64_t j = 0; j < t->width; j++) {
-        s->g[j] = j < t->m && t->b[j] > 0.0 ? t->g[j] + step * s->x[j] : -INFINITY;
+        s->g[j] = j < t->m && t->b[j] > 0.0 && t->g[j] < INFINITY ? t->g[j] + step * s->x[j] : -INFINITY;
         shifts[j] = s->g[j] * LOG2E;
     }
     memcpy(s->f, t->f, (size_t)t->n * sizeof *s->f);

@@ -12,7 +12,7 @@ import pytest
 from instruction_sets import LEVELS, instruction_set
 
 from fastgd.sinkhorn.newton.sns import SparseNewton
-from fastgd.sinkhorn.newton.steps import Newton
+from fastgd.sinkhorn.newton.steps import Newton, predicted_newton, predicted_sweeps
 from fastgd.sinkhorn.sweeps.points import Points
 
 BACKENDS = ("cpu", "reference")
@@ -261,6 +261,26 @@ def test_zero_marginals_and_forbidden_pairs(backend: str, n: int, m: int, option
     assert np.abs(plan.sum(axis=0) - b).sum() + np.abs(plan.sum(axis=1) - a).sum() <= 1e-10
     assert not plan[~np.isfinite(cost)].any() and not plan[a == 0].any() and not plan[:, b == 0].any()
     assert np.all(t.f[a == 0] == -np.inf) and np.all(t.g[b == 0] == -np.inf)
+
+
+def test_a_column_that_can_receive_nothing(backend: str) -> None:
+    """Its marginal stays in the error, and everything else is finite."""
+    cost, a, b = problem(12, 9, seed=3)
+    cost[:, 4] = np.inf
+    t = transport(backend, cost, a, b, 0.05)
+    assert not t.columns()
+    newton = Newton(semidual(backend, t))
+    errors = [newton.begin()] + [newton.step(1e-9).error for _ in range(12)]
+    assert np.isfinite(errors).all() and np.isfinite(t.f).all()
+    assert min(errors) >= b[4] and errors[-1] <= errors[0]
+
+
+def test_the_cheaper_way_is_predicted() -> None:
+    assert predicted_sweeps(1e-7, 1e-6, 0.5) == predicted_newton(1e-7, 1e-6, 0.5, 0.1) == 0.0
+    assert predicted_sweeps(0.1, 1e-6, 1.01) == math.inf
+    dense, sparse = (0.05, 1e-6, 0.48, 0.34), (0.05, 1e-6, 0.83, 0.006)
+    assert predicted_sweeps(*dense[:3]) < predicted_newton(*dense)
+    assert predicted_sweeps(*sparse[:3]) > predicted_newton(*sparse)
 
 
 @pytest.mark.parametrize("n, m", [(1, 1), (1, 6), (6, 1), (2, 2), (3, 17)])

@@ -34,7 +34,7 @@ class Semidual:
         """
         t, live = self.transport, self.a > 0
         f, g = t.f, t.g
-        t.g = np.where(self.b > 0, g + step * self.x, -np.inf)
+        t.g = np.where((self.b > 0) & (g < np.inf), g + step * self.x, -np.inf)
         t.rows()
         plan = np.where(np.isinf(t.f)[:, None], 0.0, t.dense())
         c = plan.sum(axis=0)
