@@ -154,6 +154,7 @@ typedef struct {
     int64_t *chunk;           /* 4 a chunk: first candidate, candidates, first kept one, how many equal to `key` are kept */
     int64_t used;             /* candidates so far */
     uint32_t key;             /* candidates have at least this magnitude, as bits; once selected, the k-th largest one */
+    uint32_t middle, upper;   /* about as large, and a little larger */
     uint32_t span, shift;     /* `span` magnitudes from `key` on are counted, in bins of 2^shift */
     int64_t above;            /* magnitudes above those that are counted */
     int64_t *count;           /* FGD_SPARSE_BINS bins */
@@ -172,7 +173,7 @@ typedef struct {
 int64_t fgd_sparse_chunks(int64_t n);
 int64_t fgd_sparse_bins(void);
 void fgd_sparse_add(const fgd_vector *x, float *memory, fgd_job *job); /* memory += x */
-int fgd_topk_sample(fgd_topk *t);      /* 0 and a guess at `key`, or -1: no memory */
+int fgd_topk_sample(fgd_topk *t);      /* 0 and guesses at `key`, `middle`, `upper`, or -1: no memory */
 int fgd_topk_scan(fgd_topk *t, fgd_job *job);
 int fgd_topk_select(fgd_topk *t);      /* 0, 1: too few candidates, 2: too many, -1: no memory */
 int fgd_topk_histogram(fgd_topk *t, fgd_job *job);
