@@ -339,7 +339,6 @@ typedef struct {
     const char *z;            /* n losses, or the vector to project */
     double *w;                /* n numbers: the weights in the end, what is left of z before */
     double *part;             /* FGD_SET_PART numbers a block: what a pass found there */
-    int64_t *bins;            /* quantile: fgd_sets_bins() of them */
     int64_t n;
     int32_t dtype;            /* as in fgd_layer, float32 or float64 */
     int32_t kind;             /* 0 linear, 1 tilted, 2 capped, 3 quantile */
@@ -367,15 +366,13 @@ typedef struct {
     double factor;            /* .. max(floor / n, factor exp(min(x - from, 0))) */
     double above, equal, below; /* .. by the side of c */
     double least, most;       /* quantile: what is left lies between these */
-    int64_t first, shift, wanted; /* .. its bins, and the quantile's place in them, from above */
-    double over;              /* .. how many lie above them */
+    int64_t wanted;           /* .. the quantile's place among all, from above */
     double value;             /* the worst case */
 } fgd_set;
 
 int64_t fgd_sets_blocks(int64_t n);
 int64_t fgd_sets_tickets(int64_t n);
 int64_t fgd_sets_part(void);
-int64_t fgd_sets_bins(void);
 void fgd_sets_pass(fgd_set *s, fgd_job *job);
 int fgd_sets_fold(fgd_set *s);   /* whether there is another pass */
 void fgd_sets_solve(fgd_set *s); /* all passes, by one caller */
