@@ -306,6 +306,8 @@ typedef struct {
 int64_t fgd_chi2_layout(fgd_chi2 *w, int64_t n); /* sets `tree` but for `data`; returns the doubles it takes */
 int64_t fgd_chi2_update(fgd_chi2 *w, int64_t count, const int64_t *index, const double *loss);
 void fgd_chi2_sample(fgd_chi2 *w, int64_t count, int64_t *out);
+int64_t fgd_chi2_sample_one(fgd_chi2 *w);
+int64_t fgd_chi2_update_one(fgd_chi2 *w, int64_t index, double loss); /* as fgd_chi2_update */
 void fgd_chi2_probability(const fgd_chi2 *w, int64_t count, const int64_t *index, double *out); /* index NULL: 0, 1, .. */
 double fgd_chi2_divergence(const fgd_chi2 *w);
 void fgd_chi2_restore(fgd_chi2 *w, int64_t active, const int32_t *item, const double *key); /* onto zeroed arrays */
@@ -330,6 +332,8 @@ typedef struct {
 void fgd_kl_start(fgd_kl *w); /* p is uniform; the arrays are zeroed */
 int64_t fgd_kl_update(fgd_kl *w, int64_t count, const int64_t *index, const double *loss);
 void fgd_kl_sample(fgd_kl *w, int64_t count, int64_t *out);
+int64_t fgd_kl_sample_one(fgd_kl *w);
+int64_t fgd_kl_update_one(fgd_kl *w, int64_t index, double loss); /* as fgd_kl_update */
 void fgd_kl_probability(const fgd_kl *w, int64_t count, const int64_t *index, double *out);
 double fgd_kl_divergence(const fgd_kl *w);
 void fgd_kl_restore(fgd_kl *w); /* `slot` from the rest, onto zeros, and what draws need */
