@@ -122,8 +122,8 @@ static int set_count_between(fgd_set *s, double least, double most)
     return 1;
 }
 
-/* The `rank`-th largest of `count` numbers in w, none of them -0; how many of them are above it, and how many equal it. w is used up.
- * Cost: a read for each halving, of which some ten see more than half of the numbers where those differ. */
+/* The `rank`-th largest of `count` numbers in w, none of them -0; how many of them are above it, and how many equal it. w is used
+ * up. Cost: a read for each halving, of which some ten see more than half of the numbers where those differ. */
 static double set_select(double *w, int64_t count, int64_t rank, double least, double most, int64_t *above, int64_t *equal)
 {
     int64_t low = set_image(least), high = set_image(most), left = count;
@@ -149,10 +149,12 @@ static double set_select(double *w, int64_t count, int64_t rank, double least, d
 static int set_sample(fgd_set *s)
 {
     int64_t lines = FGD_MIN(s->n / 1024, 4096), part = s->n / lines, size = 8 * lines, above, equal;
+    const double *wide = (const double *)s->z;
+    const float *narrow = (const float *)s->z;
     for (int64_t j = 0; j < lines; j++) {
         int64_t at = j * part + (int64_t)(fgd_mix32((uint32_t)j) % (uint64_t)(part - 7));
         for (int64_t i = 0; i < 8; i++)
-            s->w[8 * j + i] = (s->dtype == FGD_F64 ? ((const double *)s->z)[at + i] : (double)((const float *)s->z)[at + i]) + 0.0;
+            s->w[8 * j + i] = (s->dtype == FGD_F64 ? wide[at + i] : (double)narrow[at + i]) + 0.0;
     }
     double expected = (double)s->wanted / (double)s->n * (double)size, margin = 4.0 * sqrt(expected) + 8.0;
     double least = s->low + 0.0, most = s->high + 0.0;
