@@ -1,9 +1,9 @@
 /* TopK, Threshold and RandK: how work is split, selection, decoding, the entry points. The kernels are in compress_sparse_body.h.
  *
- * TopK. A guess at the k-th largest magnitude, from the last step or from a sample, makes one pass enough: what is at least as
- * large becomes a candidate, and the k-th largest magnitude is found among the candidates. Where there are fewer than k of them,
- * or more than there is room for, histograms over the whole vector find it digit by digit. Chunks are worked on in any order, but
- * each keeps its place in the result: counts a chunk, added up in order, say where.
+ * TopK. A sample brackets the k-th largest magnitude, and one pass is enough: what is at least as large as the lower bound
+ * becomes a candidate, and the k-th largest magnitude is looked for among those candidates that are below the upper one. Where
+ * there are fewer than k candidates, or more than there is room for, histograms over the whole vector find it digit by digit.
+ * Chunks are worked on in any order, but each keeps its place in the result: counts a chunk, added up in order, say where.
  */
 #include "fastgd.h"
 #include "simd.h"
@@ -15,10 +15,8 @@
 enum {
     FGD_SPARSE_CHUNK = 1 << 14,
     FGD_SPARSE_BINS = 2048, /* of a histogram over the vector */
-    FGD_FINE_BINS = 4096,   /* of one over candidates */
-    FGD_FEW = 1024,         /* candidates that are counted again and again instead */
     FGD_SAMPLE_LINE = 16,
-    FGD_REJECTED = 256, /* candidates whose values are put back together */
+    FGD_CORRECTED = 256, /* elements of the memory that are corrected together */
     FGD_VALUES_BUCKET = 512, /* values that share a step */
     FGD_QUANTISE_TICKET = 16, /* buckets */
     FGD_RANDK_BATCH = 512,
@@ -33,6 +31,8 @@ typedef struct {
     uint32_t a, b;
     fgd_hash_key key[FGD_RANDK_ROUNDS];
 } fgd_network;
+
+#define FGD_BEYOND 0x80000000u /* above every magnitude */
 
 #define FGD_BODY "compress_sparse_body.h"
 #include "isa.h"
@@ -68,67 +68,36 @@ static uint32_t magnitude(uint32_t bits)
     return bits & 0x7fffffffu;
 }
 
-/* The `rank`-th largest of `count` magnitudes of at least `low`, 1 <= rank <= count; -1 where there is no memory.
- *
- * Formula: histograms of ever finer bins. The first one covers an octave from `low` on, with all beyond in its last bin.
- * Cost:    reads the magnitudes twice where the answer is in that octave, four times at most.
- */
-static int64_t kth_largest(const uint32_t *value, int64_t count, int64_t rank, uint32_t low)
-{
-    if (count <= FGD_FEW)
-        return FGD_CALL(kth_of_few)(value, count, rank);
-    uint32_t *bin = fgd_scratch(FGD_FINE_BINS * (int64_t)sizeof *bin);
-    if (!bin)
-        return -1;
-    uint32_t span = 0x80000000u - low;
-    int shift = low ? 11 : 19;
-    for (;;) {
-        memset(bin, 0, FGD_FINE_BINS * sizeof *bin);
-        FGD_CALL(count_fine)(value, count, low, span, shift, bin);
-        int at = FGD_FINE_BINS - 1;
-        while (rank > bin[at])
-            rank -= bin[at--];
-        low += (uint32_t)at << shift;
-        span -= (uint32_t)at << shift;
-        if (at < FGD_FINE_BINS - 1)
-            span = FGD_MIN(span, (uint32_t)1 << shift);
-        if (span == 1)
-            break;
-        for (shift = 0; (span - 1) >> shift >= FGD_FINE_BINS; shift++) {
-        }
-    }
-    free(bin);
-    return low;
-}
-
-/* A guess at a magnitude that k elements reach, but hardly more: of a sample, the magnitude of a rank a little behind k's.
- * Lines of 16 elements, one from each of equal parts of the vector, at places that follow no pattern of the vector's. */
+/* Magnitudes around that of rank k: `key`, which k elements reach but for bad luck, though hardly more; `middle`, of about rank
+ * k; and `upper`, which fewer reach. Four standard deviations of a sample: lines of 16 elements, one from each of equal
+ * parts of the vector. */
 int fgd_topk_sample(fgd_topk *t)
 {
-    int64_t n = t->x.n, lines = FGD_MIN(n / 1024, 4096), part = n / lines;
-    uint32_t *value = fgd_scratch(lines * FGD_SAMPLE_LINE * (int64_t)sizeof *value);
+    int64_t n = t->x.n, lines = FGD_MIN(n / 1024, 4096), part = n / lines, size = lines * FGD_SAMPLE_LINE;
+    uint32_t *value = fgd_scratch(2 * (size + FGD_SAMPLE_LINE) * (int64_t)sizeof *value), *some = value + size;
     if (!value)
         return -1;
-    for (int64_t j = 0; j < lines; j++) {
-        int64_t at = j * part + (int64_t)(fgd_mix32((uint32_t)j) % (uint64_t)(part - FGD_SAMPLE_LINE + 1));
-        FGD_CALL(load_line)(&t->x, t->memory, t->mode, at, value + j * FGD_SAMPLE_LINE);
+    FGD_CALL(load_sample)(&t->x, t->memory, t->mode, lines, part, value);
+    double expected = (double)t->k / (double)n * (double)size, margin = 4.0 * sqrt(expected) + 8.0;
+    int64_t rank[3] = {(int64_t)(expected + margin), (int64_t)expected, (int64_t)(expected - margin)};
+    uint32_t *bound[3] = {&t->key, &t->middle, &t->upper}, low = 0;
+    for (int b = 0; b < 3; b++) { /* each among those that reach the one before */
+        int64_t count = FGD_CALL(between)(value, size, low, FGD_BEYOND, some);
+        low = rank[b] > 0 ? FGD_CALL(kth_largest)(some, count, rank[b], low, FGD_BEYOND) : FGD_BEYOND;
+        *bound[b] = low;
     }
-    double expected = (double)t->k / (double)n * (double)(lines * FGD_SAMPLE_LINE);
-    int64_t rank = FGD_MIN((int64_t)(expected + 4.0 * sqrt(expected) + 8.0), lines * FGD_SAMPLE_LINE);
-    int64_t key = kth_largest(value, lines * FGD_SAMPLE_LINE, rank, 0);
     free(value);
-    t->key = (uint32_t)FGD_MAX(key, 0);
-    return key < 0 ? -1 : 0;
+    return 0;
 }
 
-/* Most candidates are kept, and in FEEDBACK with 32 bits that leaves 0 in the memory: it is written while they are in the cache,
- * and the others' values are put back. */
+/* Most candidates of at least `middle` are kept, and in FEEDBACK with 32 bits that leaves 0 in the memory: it is written while
+ * they are in the cache, and corrected where the guess was wrong. */
 static int clears(const fgd_topk *t)
 {
     return t->after == FGD_FEEDBACK && t->bits == 32 && t->index;
 }
 
-static void restore(fgd_topk *t, const uint32_t *index, const uint32_t *value, int64_t count)
+static void restore(const fgd_topk *t, const uint32_t *index, const uint32_t *value, int64_t count)
 {
     for (int64_t j = 0; j < count; j++)
         memcpy(t->memory + index[j], value + j, sizeof *value);
@@ -141,7 +110,7 @@ static uint32_t *room_for_chunk(const fgd_topk *t, int64_t *half)
     return fgd_scratch(2 * *half * (int64_t)sizeof(uint32_t));
 }
 
-/* Candidates of all chunks; the memory of FEEDBACK becomes p, 0 at the candidates where it `clears`. */
+/* Candidates of all chunks; the memory of FEEDBACK becomes p, 0 at those of at least `middle` where it `clears`. */
 int fgd_topk_scan(fgd_topk *t, fgd_job *job)
 {
     int64_t half;
@@ -150,8 +119,8 @@ int fgd_topk_scan(fgd_topk *t, fgd_job *job)
         return -1;
     FOR_CHUNKS(t->x.n, job) {
         uint32_t *values = list + half;
-        int64_t found = FGD_CALL(scan)(&t->x, t->memory, t->mode, clears(t), lo, count, t->key, (uint8_t *)list,
-                                       (uint8_t *)values);
+        int64_t found = FGD_CALL(scan)(&t->x, t->memory, t->mode, clears(t) ? t->middle : FGD_BEYOND, lo, count, t->key,
+                                       (uint8_t *)list, (uint8_t *)values);
         int64_t first = __atomic_fetch_add(&t->used, found, __ATOMIC_RELAXED), *row = t->chunk + c * FGD_FIELDS;
         row[FGD_FIRST] = first;
         row[FGD_COUNT] = found;
@@ -184,7 +153,24 @@ void fgd_topk_place(fgd_topk *t)
     }
 }
 
-/* The k-th largest magnitude among the candidates, and where each chunk's go. */
+/* The k-th largest magnitude of the candidates, looked for below `upper` where fewer reach that; -1 where there is no memory. */
+static int kth_candidate(fgd_topk *t)
+{
+    uint32_t *some = fgd_scratch((t->used + FGD_SAMPLE_LINE) * (int64_t)sizeof *some);
+    if (!some)
+        return -1;
+    int64_t count = FGD_CALL(between)(t->value, t->used, t->key, t->upper, some), rank = t->k - (t->used - count);
+    if (rank < 1) {
+        t->upper = FGD_BEYOND;
+        count = FGD_CALL(between)(t->value, t->used, t->key, t->upper, some);
+        rank = t->k;
+    }
+    t->key = FGD_CALL(kth_largest)(some, count, rank, t->key, t->upper);
+    free(some);
+    return 0;
+}
+
+/* The k-th largest magnitude of all, and where each chunk's candidates go. */
 int fgd_topk_select(fgd_topk *t)
 {
     int64_t chunks = fgd_sparse_chunks(t->x.n);
@@ -195,10 +181,8 @@ int fgd_topk_select(fgd_topk *t)
         }
         return t->used < t->k ? 1 : 2;
     }
-    int64_t key = kth_largest(t->value, t->used, t->k, t->key);
-    if (key < 0)
+    if (kth_candidate(t) < 0)
         return -1;
-    t->key = (uint32_t)key;
     for (int64_t c = 0; c < chunks; c++) {
         int64_t *row = t->chunk + c * FGD_FIELDS;
         FGD_CALL(tally)(t->value + row[FGD_FIRST], row[FGD_COUNT], t->key, &row[FGD_START], &row[FGD_TIES]);
@@ -227,13 +211,14 @@ int fgd_topk_histogram(fgd_topk *t, fgd_job *job)
     return 0;
 }
 
-/* `key` becomes the low end of the bin that holds the k-th largest magnitude. */
+/* `key` becomes the low end of the bin that holds the k-th largest magnitude, `upper` the next one's. */
 int64_t fgd_topk_narrow(fgd_topk *t)
 {
     int64_t at = FGD_SPARSE_BINS - 1;
     while (t->above + t->count[at] < t->k)
         t->above += t->count[at--];
-    t->key += (uint32_t)at << t->shift;
+    t->middle = t->key += (uint32_t)at << t->shift;
+    t->upper = t->key + (1u << t->shift);
     return t->above + t->count[at];
 }
 
@@ -250,8 +235,8 @@ static int64_t candidates(const fgd_topk *t, int64_t c, uint32_t *list, int64_t 
     int64_t lo = c * FGD_SPARSE_CHUNK;
     *index = list;
     *value = list + half;
-    return FGD_CALL(scan)(&t->x, t->memory, t->mode, 0, lo, FGD_MIN(t->x.n - lo, FGD_SPARSE_CHUNK), t->key, (uint8_t *)list,
-                          (uint8_t *)(list + half));
+    return FGD_CALL(scan)(&t->x, t->memory, t->mode, FGD_BEYOND, lo, FGD_MIN(t->x.n - lo, FGD_SPARSE_CHUNK), t->key,
+                          (uint8_t *)list, (uint8_t *)(list + half));
 }
 
 /* Without candidates, the key known: how many of each chunk are above it and equal to it. */
@@ -283,7 +268,7 @@ int fgd_topk_emit(fgd_topk *t, fgd_job *job)
         uint8_t *indices = t->body + 4 * row[FGD_START];
         uint8_t *values = t->bits == 32 ? t->body + 4 * (t->k + row[FGD_START]) : (uint8_t *)(t->kept + row[FGD_START]);
         float *cleared = clears(t) ? t->memory : NULL;
-        int64_t kept = FGD_CALL(filter)(index, value, found, t->key, row[FGD_TIES], cleared, indices, values);
+        int64_t kept = FGD_CALL(filter)(index, value, found, t->key, row[FGD_TIES], cleared, t->middle, indices, values);
         if (t->bits == 32 && !cleared)
             FGD_CALL(remember)(t->memory, t->after, indices, values, kept);
     }
@@ -316,7 +301,8 @@ void fgd_threshold_scan(const fgd_vector *x, float *memory, fgd_mode mode, uint3
 {
     FOR_CHUNKS(x->n, job) {
         uint8_t *index = body + 4 * lo, *value = body + 4 * (x->n + lo);
-        kept[c] = FGD_CALL(scan)(x, memory, mode, mode == FGD_FEEDBACK, lo, count, key, index, value);
+        uint32_t middle = mode == FGD_FEEDBACK ? key : FGD_BEYOND;
+        kept[c] = FGD_CALL(scan)(x, memory, mode, middle, lo, count, key, index, value);
         if (mode == FGD_DIFFERENCE)
             FGD_CALL(remember)(memory, mode, index, value, kept[c]);
     }

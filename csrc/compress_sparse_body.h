@@ -86,17 +86,17 @@ FGD_INLINE VEC FN(load_p)(const float *g, const float *m, const fgd_mode mode)
 /* ---- one chunk's candidates
  *
  * Formula: the coordinates and values of p with a magnitude of at least `key`, in order; how many. p as in compress.h; with
- *          FEEDBACK it becomes the memory. Where `cleared`, which points to the memory or is NULL, that is 0 at the candidates.
- *          `index` and `value` have room for as many words as there are elements.
+ *          FEEDBACK it becomes the memory. Where `cleared`, which points to the memory or is NULL, that is 0 at the candidates of
+ *          at least `middle`. `index` and `value` have room for as many words as there are elements.
  * Cost:    reads x and the memory (PLAIN: x alone), writes the memory in FEEDBACK, and the candidates. Groups of 16 that hold any
  *          are listed first, which takes no branch that depends on the data; only those are looked at again.
  */
 FGD_INLINE int64_t FN(scan_floats)(const float *g, float *m, float *cleared, const fgd_mode mode, int64_t count, uint32_t lo,
-                                   uint32_t key, uint8_t *index, uint8_t *value)
+                                   uint32_t key, uint32_t middle, uint8_t *index, uint8_t *value)
 {
     int64_t i = 0, found = 0, groups = 0;
     uint16_t group[FGD_BLOCK / 16 + 1];
-    WORDS least = (WORDS){0} + ((int32_t)key - 1);
+    WORDS least = (WORDS){0} + ((int32_t)key - 1), less = (WORDS){0} + (int32_t)(middle - 1);
     for (; i + 16 <= count; i += 16) {
         uint32_t any = 0;
         FN(fetch)(g + i, m + i, mode);
@@ -122,18 +122,19 @@ FGD_INLINE int64_t FN(scan_floats)(const float *g, float *m, float *cleared, con
         _mm512_storeu_si512(index + 4 * found, _mm512_maskz_compress_epi32(large, (__m512i)at));
         _mm512_storeu_si512(value + 4 * found, _mm512_maskz_compress_epi32(large, (__m512i)p));
         if (cleared) { /* a whole store: masked ones take longer */
-            VEC rest = (VEC)_mm512_maskz_mov_ps((__mmask16)~large, (__m512)p);
+            VEC rest = (VEC)_mm512_maskz_mov_ps((__mmask16)~LARGE(p, less), (__m512)p);
             memcpy(cleared + first, &rest, sizeof rest);
         }
         found += __builtin_popcount(large);
 #else
-        uint32_t large = 0;
+        uint32_t large = 0, clear = 0;
         float p[16];
 #pragma GCC unroll 4
         for (int j = 0; j < 16; j += LANES) {
             VEC v = FN(load_p)(from + first + j, m + first + j, again);
             memcpy(p + j, &v, sizeof v);
             large |= LARGE(v, least) << j;
+            clear |= LARGE(v, less) << j;
         }
         for (; large; large &= large - 1, found++) {
             int j = __builtin_ctz(large);
@@ -141,7 +142,7 @@ FGD_INLINE int64_t FN(scan_floats)(const float *g, float *m, float *cleared, con
             memcpy(index + 4 * found, &at, sizeof at);
             memcpy(value + 4 * found, p + j, sizeof *p);
             if (cleared)
-                cleared[first + j] = 0.0f;
+                cleared[first + j] = clear >> j & 1 ? 0.0f : p[j];
         }
 #endif
     }
@@ -153,7 +154,7 @@ FGD_INLINE int64_t FN(scan_floats)(const float *g, float *m, float *cleared, con
         if (MAGNITUDE(bits) >= key) {
             memcpy(index + 4 * found, &at, sizeof at);
             memcpy(value + 4 * found, &bits, sizeof bits);
-            if (cleared)
+            if (cleared && MAGNITUDE(bits) >= middle)
                 cleared[i] = 0.0f;
             found++;
         }
@@ -161,8 +162,8 @@ FGD_INLINE int64_t FN(scan_floats)(const float *g, float *m, float *cleared, con
     return found;
 }
 
-static int64_t FN(scan)(const fgd_vector *x, float *memory, fgd_mode mode, int clear, int64_t lo, int64_t count, uint32_t key,
-                        uint8_t *index, uint8_t *value)
+static int64_t FN(scan)(const fgd_vector *x, float *memory, fgd_mode mode, uint32_t middle, int64_t lo, int64_t count,
+                        uint32_t key, uint8_t *index, uint8_t *value)
 {
     float converted[FGD_BLOCK] __attribute__((aligned(64)));
     int64_t found = 0;
@@ -173,48 +174,78 @@ static int64_t FN(scan)(const fgd_vector *x, float *memory, fgd_mode mode, int c
             FN(load_block)(x, lo + at, some, converted);
             g = converted;
         }
-        float *m = memory ? memory + lo + at : converted, *cleared = clear ? m : NULL; /* PLAIN has none, and m is not read */
+        float *m = memory ? memory + lo + at : converted; /* PLAIN has none, and m is not read */
+        float *cleared = middle < FGD_BEYOND ? m : NULL;
         uint8_t *i = index + 4 * found, *v = value + 4 * found;
         uint32_t first = (uint32_t)(lo + at);
-        found += mode == FGD_FEEDBACK     ? FN(scan_floats)(g, m, cleared, FGD_FEEDBACK, some, first, key, i, v)
-                 : mode == FGD_DIFFERENCE ? FN(scan_floats)(g, m, NULL, FGD_DIFFERENCE, some, first, key, i, v)
-                                          : FN(scan_floats)(g, m, cleared, FGD_PLAIN, some, first, key, i, v);
+        found += mode == FGD_FEEDBACK     ? FN(scan_floats)(g, m, cleared, FGD_FEEDBACK, some, first, key, middle, i, v)
+                 : mode == FGD_DIFFERENCE ? FN(scan_floats)(g, m, NULL, FGD_DIFFERENCE, some, first, key, middle, i, v)
+                                          : FN(scan_floats)(g, m, cleared, FGD_PLAIN, some, first, key, middle, i, v);
     }
     return found;
 }
 
-/* One line of the sample. */
-static void FN(load_line)(const fgd_vector *x, const float *memory, fgd_mode mode, int64_t at, uint32_t *value)
+/* Magnitudes of one line in each of `lines` parts, at places that follow no pattern of the vector's: a hash, less than 2^32,
+ * scaled to the part. */
+static void FN(load_sample)(const fgd_vector *x, const float *memory, fgd_mode mode, int64_t lines, int64_t part, uint32_t *value)
 {
-    float p[FGD_SAMPLE_LINE];
-    FN(begin_block)(x, memory, mode, at, FGD_SAMPLE_LINE, p);
-    for (int j = 0; j < FGD_SAMPLE_LINE; j++)
-        value[j] = FN(bits_of)(p[j]);
+    uint64_t places = (uint64_t)(part - FGD_SAMPLE_LINE + 1);
+    for (int64_t j = 0; j < lines; j++, value += FGD_SAMPLE_LINE) {
+        float p[FGD_SAMPLE_LINE];
+        int64_t at = j * part + (int64_t)((uint64_t)fgd_mix32((uint32_t)j) * places >> 32);
+        FN(begin_block)(x, memory, mode, at, FGD_SAMPLE_LINE, p);
+        for (int i = 0; i < FGD_SAMPLE_LINE; i++)
+            value[i] = MAGNITUDE(FN(bits_of)(p[i]));
+    }
 }
 
 /* ---- counting */
 
-/* Magnitudes low .. low + span - 1 in bins of 2^shift; what is beyond the last bin counts into it. */
-static void FN(count_fine)(const uint32_t *value, int64_t count, uint32_t low, uint32_t span, int shift, uint32_t *bin)
+/* The magnitudes from `low` to below `high`, in order, at `to`, which may be `value` and has room for 16 more; how many. */
+static int64_t FN(between)(const uint32_t *value, int64_t count, uint32_t low, uint32_t high, uint32_t *to)
 {
-    for (int64_t i = 0; i < count; i++) {
-        uint32_t above = MAGNITUDE(value[i]) - low;
-        if (above < span)
-            bin[FGD_MIN(above >> shift, FGD_FINE_BINS - 1)]++;
+    int64_t i = 0, found = 0;
+#if FGD_LEVEL == 2
+    __m512i from = _mm512_set1_epi32((int32_t)low), span = _mm512_set1_epi32((int32_t)(high - low));
+    __m512i size = _mm512_set1_epi32(0x7fffffff);
+    for (; i + 16 <= count; i += 16) {
+        __m512i v = _mm512_and_si512(_mm512_loadu_si512(value + i), size);
+        __mmask16 inside = _mm512_cmplt_epu32_mask(_mm512_sub_epi32(v, from), span);
+        _mm512_storeu_si512(to + found, _mm512_maskz_compress_epi32(inside, v));
+        found += __builtin_popcount(inside);
     }
+#endif
+    for (; i < count; i++) {
+        uint32_t v = MAGNITUDE(value[i]);
+        to[found] = v;
+        found += v - low < high - low;
+    }
+    return found;
 }
 
-/* The `rank`-th largest of a few magnitudes, bit by bit: 31 counts, and no memory. */
-static uint32_t FN(kth_of_few)(const uint32_t *value, int64_t count, int64_t rank)
+/* The `rank`-th largest of the magnitudes `value`, all from `low` to below `high`, 1 <= rank <= count.
+ *
+ * Formula: halves of the range, counted; once half of the magnitudes are outside, the others are moved together.
+ * Cost:    31 reads of all at most, some ten where values differ. `value`, with room for 16 more, is used up.
+ */
+static uint32_t FN(kth_largest)(uint32_t *value, int64_t count, int64_t rank, uint32_t low, uint32_t high)
 {
-    uint32_t key = 0;
-    for (uint32_t bit = 1u << 30; bit; bit >>= 1) {
-        uint32_t from = key | bit, reach = 0;
+    for (int64_t left = count; high - low > 1;) {
+        uint32_t middle = low + (high - low) / 2, span = high - middle, upper = 0;
         for (int64_t i = 0; i < count; i++)
-            reach += MAGNITUDE(value[i]) >= from;
-        key = reach >= rank ? from : key;
+            upper += value[i] - middle < span;
+        if (upper >= rank) {
+            low = middle;
+            left = upper;
+        } else {
+            high = middle;
+            left -= upper;
+            rank -= upper;
+        }
+        if (2 * left <= count)
+            count = FN(between)(value, count, low, high, value);
     }
-    return key;
+    return low;
 }
 
 /* How many magnitudes are above the key, and how many are it. */
@@ -255,17 +286,18 @@ static void FN(histogram)(const fgd_vector *x, float *memory, fgd_mode mode, int
 
 /* ---- what is kept of one chunk's candidates: those above the key, and the first `ties` of those equal to it
  *
- * The others get their values back where the memory was cleared; `cleared` points to it or is NULL.
+ * `cleared` is NULL or the memory, which is 0 at those of at least `middle`; it becomes 0 at those that are kept instead.
  */
 static int64_t FN(filter)(const uint32_t *index, const uint32_t *value, int64_t count, uint32_t key, int64_t ties, float *cleared,
-                          uint8_t *indices, uint8_t *values)
+                          uint32_t middle, uint8_t *indices, uint8_t *values)
 {
     int64_t i = 0, kept = 0;
 #if FGD_LEVEL == 2
     /* Stores stop where this chunk's place ends: the next one's is another thread's. */
-    uint32_t places[FGD_REJECTED + 32], floats[FGD_REJECTED + 32];
-    int rejected = 0;
+    uint32_t places[FGD_CORRECTED + 32], floats[FGD_CORRECTED + 32];
+    int wrong = 0;
     __m512i limit = _mm512_set1_epi32((int32_t)key), size = _mm512_set1_epi32(0x7fffffff);
+    __m512i zero = _mm512_set1_epi32((int32_t)middle);
     for (; i < count; i += 16) {
         __mmask16 inside = count - i < 16 ? (__mmask16)((1u << (count - i)) - 1) : (__mmask16)0xffff;
         __m512i at = _mm512_maskz_loadu_epi32(inside, index + i), bits = _mm512_maskz_loadu_epi32(inside, value + i);
@@ -280,25 +312,26 @@ static int64_t FN(filter)(const uint32_t *index, const uint32_t *value, int64_t 
         _mm512_mask_storeu_epi32(values + 4 * kept, first, _mm512_maskz_compress_epi32((__mmask16)large, bits));
         kept += found;
         if (cleared) { /* listed first: a loop over a few bits would be a branch that nobody can predict */
-            uint32_t rest = inside & ~large;
-            _mm512_storeu_si512(places + rejected, _mm512_maskz_compress_epi32((__mmask16)rest, at));
-            _mm512_storeu_si512(floats + rejected, _mm512_maskz_compress_epi32((__mmask16)rest, bits));
-            rejected += __builtin_popcount(rest);
-            if (rejected > FGD_REJECTED || count - i <= 16) {
-                for (int j = 0; j < rejected; j++)
+            uint32_t change = large ^ _mm512_mask_cmpge_epu32_mask(inside, magnitude, zero);
+            __m512i rest = _mm512_maskz_mov_epi32((__mmask16)~large, bits);
+            _mm512_storeu_si512(places + wrong, _mm512_maskz_compress_epi32((__mmask16)change, at));
+            _mm512_storeu_si512(floats + wrong, _mm512_maskz_compress_epi32((__mmask16)change, rest));
+            wrong += __builtin_popcount(change);
+            if (wrong > FGD_CORRECTED || count - i <= 16) {
+                for (int j = 0; j < wrong; j++)
                     memcpy(cleared + places[j], floats + j, sizeof *floats);
-                rejected = 0;
+                wrong = 0;
             }
         }
     }
 #endif
     for (; i < count; i++) {
         uint32_t magnitude = MAGNITUDE(value[i]);
-        if (magnitude < key || (magnitude == key && !ties)) {
-            if (cleared)
-                memcpy(cleared + index[i], value + i, sizeof *value);
+        int keep = magnitude > key || (magnitude == key && ties);
+        if (cleared && keep != (magnitude >= middle))
+            cleared[index[i]] = keep ? 0.0f : FN(float_of)(value[i]);
+        if (!keep)
             continue;
-        }
         ties -= magnitude == key;
         memcpy(indices + 4 * kept, index + i, sizeof *index);
         memcpy(values + 4 * kept, value + i, sizeof *value);

@@ -12,6 +12,7 @@
  * Order:   the sums `sum` and `square` of z are carried along and made anew in heap order now and then; the tree's as in
  *          dro_tree.h. Plain C: every machine gives the same bits.
  */
+#include "dro_draws.h"
 #include "dro_heap.h"
 
 enum { GROUP = 64, AHEAD = 12 };
@@ -249,14 +250,12 @@ static int64_t fgd_weighted_child(const fgd_chi2 *w, int64_t level, int64_t node
 /* Draws of up to GROUP elements, all of them on a level before any goes to the next: their misses overlap. */
 static void fgd_draw(const fgd_chi2 *w, int64_t count, int64_t *out)
 {
-    uint32_t word[2 * GROUP];
-    double mass[GROUP], n = (double)w->own.n, total = w->sum - (double)w->active * w->s;
+    double drawn[GROUP], mass[GROUP], n = (double)w->own.n, total = w->sum - (double)w->active * w->s;
     double share = w->active > 0 ? w->own.floor + (1.0 - w->own.floor) * n * w->v : 1.0; /* drawn uniformly */
     int64_t where[GROUP], deep = 0;
-    fgd_job job = {0};
-    fgd_random_bits32(w->own.seed, 0, 2 * w->own.drawn, 2 * count, word, &job);
+    fgd_uniforms(w->own.seed, 0, w->own.drawn, count, drawn);
     for (int64_t j = 0; j < count; j++) {
-        double u = (double)(int64_t)(((uint64_t)word[2 * j + 1] << 32 | word[2 * j]) >> 11) * 0x1p-53;
+        double u = drawn[j];
         if (u < share) {
             int64_t i = (int64_t)(u / share * n);
             out[j] = FGD_MIN(i, w->own.n - 1);
@@ -284,6 +283,18 @@ void fgd_chi2_sample(fgd_chi2 *w, int64_t count, int64_t *out)
         fgd_draw(w, size, out + start);
         w->own.drawn += (uint64_t)size;
     }
+}
+
+int64_t fgd_chi2_sample_one(fgd_chi2 *w)
+{
+    int64_t drawn;
+    fgd_chi2_sample(w, 1, &drawn);
+    return drawn;
+}
+
+int64_t fgd_chi2_update_one(fgd_chi2 *w, int64_t index, double loss)
+{
+    return fgd_chi2_update(w, 1, &index, &loss);
 }
 
 void fgd_chi2_probability(const fgd_chi2 *w, int64_t count, const int64_t *index, double *out)

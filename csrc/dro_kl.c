@@ -10,6 +10,7 @@
  *          joins the floor, or once in 60 doublings of the bins' width. Draws: O(1), rejection within a bin, 1.65 tries at most.
  * Order:   bins ascending. Plain C and own exponentials: every machine gives the same bits.
  */
+#include "dro_draws.h"
 #include "dro_tilt.h"
 
 enum { GROUP = 64, AHEAD = 12 };
@@ -223,16 +224,6 @@ int64_t fgd_kl_update(fgd_kl *w, int64_t count, const int64_t *index, const doub
 
 /* ---- draws and probabilities */
 
-/* u of draws first .. first + count - 1 of stream `step` */
-static void fgd_kl_uniforms(const fgd_kl *w, uint32_t step, uint64_t first, int64_t count, double *u)
-{
-    uint32_t word[2 * GROUP];
-    fgd_job job = {0};
-    fgd_random_bits32(w->own.seed, step, 2 * first, 2 * count, word, &job);
-    for (int64_t j = 0; j < count; j++)
-        u[j] = (double)(int64_t)(((uint64_t)word[2 * j + 1] << 32 | word[2 * j]) >> 11) * 0x1p-53;
-}
-
 /* Where u falls: an element for good (-1 is returned), or a bin and a slot in it. */
 static int64_t fgd_kl_propose(const fgd_kl *w, double u, int64_t *place)
 {
@@ -259,7 +250,7 @@ static void fgd_kl_draw(const fgd_kl *w, int64_t count, int64_t *out)
     for (int64_t j = 0; j < count; j++)
         open[j] = j;
     for (uint32_t try = 0; left > 0; try++) {
-        fgd_kl_uniforms(w, 2 * try, w->own.drawn, count, u);
+        fgd_uniforms(w->own.seed, 2 * try, w->own.drawn, count, u);
         for (int64_t k = 0; k < left; k++) {
             int64_t j = open[k];
             bin[j] = fgd_kl_propose(w, u[j], out + j);
@@ -274,7 +265,7 @@ static void fgd_kl_draw(const fgd_kl *w, int64_t count, int64_t *out)
             }
         }
         int64_t again = 0;
-        fgd_kl_uniforms(w, 2 * try + 1, w->own.drawn, count, accept);
+        fgd_uniforms(w->own.seed, 2 * try + 1, w->own.drawn, count, accept);
         for (int64_t k = 0; k < left; k++) {
             int64_t j = open[k];
             if (bin[j] < 0)
@@ -295,6 +286,18 @@ void fgd_kl_sample(fgd_kl *w, int64_t count, int64_t *out)
         fgd_kl_draw(w, size, out + start);
         w->own.drawn += (uint64_t)size;
     }
+}
+
+int64_t fgd_kl_sample_one(fgd_kl *w)
+{
+    int64_t drawn;
+    fgd_kl_sample(w, 1, &drawn);
+    return drawn;
+}
+
+int64_t fgd_kl_update_one(fgd_kl *w, int64_t index, double loss)
+{
+    return fgd_kl_update(w, 1, &index, &loss);
 }
 
 void fgd_kl_probability(const fgd_kl *w, int64_t count, const int64_t *index, double *out)

@@ -13,11 +13,13 @@
  * So weights do not depend on shifts and scales (bit for bit where differences of z are exact), and their sum does not suffer
  * from outliers.
  *
- * Quantile (CVaR): a histogram of the order-preserving images of the doubles as integers finds the bin of the ceil(alpha n)-th
- * largest, the next pass looks into that bin, until it holds one value: 6 passes at most, over ever fewer elements.
+ * Quantile (CVaR): a sample brackets the ceil(alpha n)-th largest; one pass counts what is above the bracket and keeps what is in
+ * it, a few per cent, where the place is found by halving the range of the doubles' images as integers. Where the sample was
+ * wrong, a second pass takes what lies on the right side of the bracket instead.
  */
 #include "dro_sets.h"
 #include "exp_scalar.h"
+#include "rng.h"
 
 #define FGD_BODY "dro_sets_body.h"
 #include "isa.h"
@@ -37,16 +39,9 @@ int64_t fgd_sets_part(void)
     return SET_PART;
 }
 
-int64_t fgd_sets_bins(void)
-{
-    return SET_BINS;
-}
-
 void fgd_sets_pass(fgd_set *s, fgd_job *job)
 {
-    int64_t blocks = fgd_sets_blocks(s->n), bins[SET_BINS];
-    if (s->phase == SET_COUNT)
-        memset(bins, 0, sizeof bins);
+    int64_t blocks = fgd_sets_blocks(s->n);
     for (int64_t ticket; (ticket = fgd_take(&job->next)) * SET_TICKET < blocks;)
         for (int64_t block = ticket * SET_TICKET; block < FGD_MIN(blocks, (ticket + 1) * SET_TICKET); block++) {
             int64_t lo = block * SET_BLOCK, count = FGD_MIN(SET_BLOCK, s->n - lo);
@@ -62,7 +57,7 @@ void fgd_sets_pass(fgd_set *s, fgd_job *job)
                 FGD_CALL(set_tilt)(s, lo, count, part);
                 break;
             case SET_COUNT:
-                FGD_CALL(set_count)(s, lo, count, part, bins);
+                FGD_CALL(set_count)(s, lo, count, part);
                 break;
             case SET_WRITE_LINEAR:
                 FGD_CALL(set_linear)(s, lo, count);
@@ -74,10 +69,6 @@ void fgd_sets_pass(fgd_set *s, fgd_job *job)
                 FGD_CALL(set_sides)(s, lo, count, part);
             }
         }
-    if (s->phase == SET_COUNT)
-        for (int64_t b = 0; b < SET_BINS; b++)
-            if (bins[b])
-                __atomic_fetch_add(s->bins + b, bins[b], __ATOMIC_RELAXED);
 }
 
 /* ---- folds */
@@ -124,23 +115,62 @@ static void set_total(const fgd_set *s, int64_t block, int64_t count, double *su
     set_merge(s->phase, sum, second);
 }
 
-/* Bins for the elements from `least` to `most`. */
-static int set_count_between(fgd_set *s, int64_t least, int64_t most)
+static int set_count_between(fgd_set *s, double least, double most)
 {
-    s->first = least;
-    s->least = set_number(least);
-    s->most = set_number(most);
-    for (s->shift = 0; ((uint64_t)most - (uint64_t)least) >> s->shift >= SET_BINS;)
-        s->shift++;
-    memset(s->bins, 0, SET_BINS * sizeof *s->bins);
+    s->least = least;
+    s->most = most;
     s->phase = SET_COUNT;
     return 1;
+}
+
+/* The `rank`-th largest of `count` numbers in w, none of them -0; how many of them are above it, and how many equal it. w is used
+ * up. Cost: a read for each halving, of which some ten see more than half of the numbers where those differ. */
+static double set_select(double *w, int64_t count, int64_t rank, double least, double most, int64_t *above, int64_t *equal)
+{
+    int64_t low = set_image(least), high = set_image(most), left = count;
+    for (*above = 0; low < high;) {
+        int64_t middle = low + (int64_t)(((uint64_t)high - (uint64_t)low) / 2) + 1;
+        int64_t upper = FGD_CALL(set_within)(w, count, set_number(middle), set_number(high));
+        if (*above + upper >= rank) {
+            low = middle;
+            left = upper;
+        } else {
+            *above += upper;
+            high = middle - 1 == -1 ? -2 : middle - 1; /* -1 is -0's */
+            left -= upper;
+        }
+        if (2 * left <= count)
+            count = FGD_CALL(set_keep)(w, count, set_number(low), set_number(high), w);
+    }
+    *equal = left;
+    return set_number(low);
+}
+
+/* Bounds on the wanted place, from lines of 8 elements, one of each of equal parts of z: four standard deviations. */
+static int set_sample(fgd_set *s)
+{
+    int64_t lines = FGD_MIN(s->n / 1024, 4096), part = s->n / lines, size = 8 * lines, above, equal;
+    const double *wide = (const double *)s->z;
+    const float *narrow = (const float *)s->z;
+    for (int64_t j = 0; j < lines; j++) {
+        int64_t at = j * part + (int64_t)(fgd_mix32((uint32_t)j) % (uint64_t)(part - 7));
+        for (int64_t i = 0; i < 8; i++)
+            s->w[8 * j + i] = (s->dtype == FGD_F64 ? wide[at + i] : (double)narrow[at + i]) + 0.0;
+    }
+    double expected = (double)s->wanted / (double)s->n * (double)size, margin = 4.0 * sqrt(expected) + 8.0;
+    double least = s->low + 0.0, most = s->high + 0.0;
+    memcpy(s->w + size, s->w, (size_t)size * sizeof *s->w);
+    if (expected + margin < (double)size)
+        least = set_select(s->w, size, (int64_t)(expected + margin), least, most, &above, &equal);
+    if (expected - margin >= 1.0)
+        most = set_select(s->w + size, size, (int64_t)(expected - margin), s->low + 0.0, most, &above, &equal);
+    return set_count_between(s, least, most);
 }
 
 int set_begin_count(fgd_set *s)
 {
     s->wanted = FGD_MIN(FGD_MAX((int64_t)ceil(s->alpha * (double)s->n), 1), s->n);
-    return set_count_between(s, set_image(s->low + 0.0), set_image(s->high + 0.0));
+    return s->n < SET_SAMPLED ? set_count_between(s, s->low + 0.0, s->high + 0.0) : set_sample(s);
 }
 
 static int set_begin(fgd_set *s, const double *sum)
@@ -213,22 +243,24 @@ static int set_fold_linear(fgd_set *s, const double *sum)
     return 1;
 }
 
-static int set_fold_bins(fgd_set *s)
+static int set_fold_count(fgd_set *s)
 {
-    int64_t bin = SET_BINS - 1, count = 0;
-    while (count + s->bins[bin] < s->wanted)
-        count += s->bins[bin--];
-    s->wanted -= count; /* the place in this bin */
-    s->over += (double)count;
-    int64_t least = s->first + (int64_t)((uint64_t)bin << s->shift);
-    if (s->shift > 0) {
-        s->stored = 1;
-        return set_count_between(s, least, FGD_MIN(set_image(s->most), least + (int64_t)(((uint64_t)1 << s->shift) - 1)));
+    int64_t above = 0, kept = 0, more, equal;
+    for (int64_t block = 0; block < fgd_sets_blocks(s->n); block++) {
+        const double *found = s->part + block * SET_PART;
+        memmove(s->w + kept, s->w + block * SET_BLOCK, (size_t)found[0] * sizeof *s->w);
+        kept += (int64_t)found[0];
+        above += (int64_t)found[1];
     }
+    if (s->wanted <= above)
+        return set_count_between(s, nextafter(s->most, INFINITY), s->high + 0.0);
+    if (s->wanted > above + kept)
+        return set_count_between(s, s->low + 0.0, nextafter(s->least, -INFINITY));
+    double quantile = set_select(s->w, kept, s->wanted - above, s->least, s->most, &more, &equal);
     if (s->kind == SET_CAPPED)
-        return set_begin_caps(s, set_number(least));
-    double places = s->alpha * (double)s->n, rest = FGD_MAX(places - s->over, 0.0);
-    return set_finish_sides(s, set_number(least), 1.0 / places, rest / places / (double)s->bins[bin], 0.0);
+        return set_begin_caps(s, quantile);
+    double places = s->alpha * (double)s->n, rest = FGD_MAX(places - (double)(above + more), 0.0);
+    return set_finish_sides(s, quantile, 1.0 / places, rest / places / (double)equal, 0.0);
 }
 
 int fgd_sets_fold(fgd_set *s)
@@ -243,7 +275,7 @@ int fgd_sets_fold(fgd_set *s)
     case SET_TILT:
         return s->kind == SET_TILTED ? set_fold_tilt(s, sum) : set_fold_caps(s, sum);
     case SET_COUNT:
-        return set_fold_bins(s);
+        return set_fold_count(s);
     case SET_WRITE_SIDES:
         if (s->kind == SET_QUANTILE)
             s->value = set_place(s, sum[0] * s->above);

@@ -6,7 +6,7 @@
 #include "simd.h"
 #include "rows.h"
 
-enum { SET_BLOCK = 2048, SET_TICKET = 16, SET_PART = 8, SET_BINS = 4096 }; /* elements; blocks; numbers */
+enum { SET_BLOCK = 2048, SET_TICKET = 16, SET_PART = 8, SET_SAMPLED = 1 << 13 }; /* elements; blocks; numbers; n */
 enum { SET_LINEAR, SET_TILTED, SET_CAPPED, SET_QUANTILE };
 enum { SET_RANGE, SET_MOMENTS, SET_TILT, SET_COUNT, SET_WRITE_LINEAR, SET_WRITE_TILTED, SET_WRITE_SIDES };
 

@@ -152,21 +152,43 @@ static void FN(set_tilt)(const fgd_set *s, int64_t lo, int64_t count, double *fo
         FN(set_tilt_block)(s, lo, count, found, 0);
 }
 
-/* Quantile: what lies between `least` and `most` goes to w, and its images are counted. Found: how many. */
-static void FN(set_count)(const fgd_set *s, int64_t lo, int64_t count, double *found, int64_t *bins)
+/* What lies from `least` to `most` goes to `to`, which may be z; how many. */
+static int64_t FN(set_keep)(const double *z, int64_t count, double least, double most, double *to)
 {
-    double wide[SET_BLOCK], *to = s->w + lo, least = s->least, most = s->most;
-    const double *z = s->stored ? to : FN(set_block)(s, lo, count, wide);
-    int64_t kept = 0;
-    count = s->stored ? (int64_t)found[0] : count;
-    for (int64_t i = 0; i < count; i++) {
-        double v = z[i] + 0.0; /* one zero */
+    int64_t i = 0, kept = 0;
+#if FGD_LEVEL == 2
+    __m512d low = _mm512_set1_pd(least), high = _mm512_set1_pd(most), zero = _mm512_setzero_pd();
+    for (; i + 8 <= count; i += 8) {
+        __m512d v = _mm512_add_pd(_mm512_loadu_pd(z + i), zero); /* one zero */
+        __mmask8 inside = _mm512_cmp_pd_mask(v, low, _CMP_GE_OQ) & _mm512_cmp_pd_mask(v, high, _CMP_LE_OQ);
+        int found = __builtin_popcount(inside);
+        _mm512_mask_storeu_pd(to + kept, (__mmask8)((1u << found) - 1), _mm512_maskz_compress_pd(inside, v));
+        kept += found;
+    }
+#endif
+    for (; i < count; i++) {
+        double v = z[i] + 0.0;
         to[kept] = v;
         kept += (v >= least) & (v <= most);
     }
-    for (int64_t i = 0; i < kept; i++)
-        bins[((uint64_t)set_image(to[i]) - (uint64_t)s->first) >> s->shift]++;
-    found[0] = (double)kept;
+    return kept;
+}
+
+static int64_t FN(set_within)(const double *z, int64_t count, double least, double most)
+{
+    int64_t found = 0;
+    for (int64_t i = 0; i < count; i++)
+        found += (z[i] >= least) & (z[i] <= most);
+    return found;
+}
+
+/* Quantile: what lies between `least` and `most` goes to w. Found: how many, and how many are above. */
+static void FN(set_count)(const fgd_set *s, int64_t lo, int64_t count, double *found)
+{
+    double wide[SET_BLOCK];
+    const double *z = FN(set_block)(s, lo, count, wide);
+    found[1] = (double)FN(set_within)(z, count, nextafter(s->most, INFINITY), INFINITY);
+    found[0] = (double)FN(set_keep)(z, count, s->least, s->most, s->w + lo);
 }
 
 /* ---- the weights */

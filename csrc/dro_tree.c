@@ -1,4 +1,5 @@
 /* The sum tree: layout, changes, and the entry points. Descents of many queries at once are in dro_tree_body.h. */
+#include "dro_draws.h"
 #include "dro_tree.h"
 #include "rng.h"
 
@@ -233,24 +234,9 @@ int fgd_tree_sample(const fgd_tree *t, uint64_t seed, uint64_t drawn, int method
     return 0;
 }
 
-/* Philox 4x32-10 of one counter: words 0 and 1 of the block, or words 2 and 3, as one draw's u. */
-static double fgd_tree_uniform(uint64_t seed, uint64_t drawn)
-{
-    uint32_t k0 = (uint32_t)seed, k1 = (uint32_t)(seed >> 32), c[4] = {(uint32_t)(drawn >> 1), (uint32_t)(drawn >> 33), 0, 0};
-    for (int round = 0; round < 10; round++, k0 += 0x9E3779B9u, k1 += 0xBB67AE85u) {
-        uint64_t a = (uint64_t)c[0] * 0xD2511F53u, b = (uint64_t)c[2] * 0xCD9E8D57u;
-        c[0] = (uint32_t)(b >> 32) ^ c[1] ^ k0;
-        c[2] = (uint32_t)(a >> 32) ^ c[3] ^ k1;
-        c[1] = (uint32_t)b;
-        c[3] = (uint32_t)a;
-    }
-    const uint32_t *w = c + 2 * (drawn & 1);
-    return (double)(int64_t)(((uint64_t)w[1] << 32 | w[0]) >> 11) * 0x1p-53;
-}
-
 int64_t fgd_tree_sample_one(const fgd_tree *t, uint64_t seed, uint64_t drawn)
 {
-    double total = fgd_tree_total(t), mass = fgd_tree_uniform(seed, drawn) * total;
+    double total = fgd_tree_total(t), mass = fgd_uniform(seed, 0, drawn) * total;
     if (total == 0.0)
         return -1;
     return fgd_tree_leaf(t, mass < total ? mass : fgd_tree_below(total));

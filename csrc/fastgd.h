@@ -154,6 +154,7 @@ typedef struct {
     int64_t *chunk;           /* 4 a chunk: first candidate, candidates, first kept one, how many equal to `key` are kept */
     int64_t used;             /* candidates so far */
     uint32_t key;             /* candidates have at least this magnitude, as bits; once selected, the k-th largest one */
+    uint32_t middle, upper;   /* about as large, and a little larger */
     uint32_t span, shift;     /* `span` magnitudes from `key` on are counted, in bins of 2^shift */
     int64_t above;            /* magnitudes above those that are counted */
     int64_t *count;           /* FGD_SPARSE_BINS bins */
@@ -172,7 +173,7 @@ typedef struct {
 int64_t fgd_sparse_chunks(int64_t n);
 int64_t fgd_sparse_bins(void);
 void fgd_sparse_add(const fgd_vector *x, float *memory, fgd_job *job); /* memory += x */
-int fgd_topk_sample(fgd_topk *t);      /* 0 and a guess at `key`, or -1: no memory */
+int fgd_topk_sample(fgd_topk *t);      /* 0 and guesses at `key`, `middle`, `upper`, or -1: no memory */
 int fgd_topk_scan(fgd_topk *t, fgd_job *job);
 int fgd_topk_select(fgd_topk *t);      /* 0, 1: too few candidates, 2: too many, -1: no memory */
 int fgd_topk_histogram(fgd_topk *t, fgd_job *job);
@@ -305,6 +306,8 @@ typedef struct {
 int64_t fgd_chi2_layout(fgd_chi2 *w, int64_t n); /* sets `tree` but for `data`; returns the doubles it takes */
 int64_t fgd_chi2_update(fgd_chi2 *w, int64_t count, const int64_t *index, const double *loss);
 void fgd_chi2_sample(fgd_chi2 *w, int64_t count, int64_t *out);
+int64_t fgd_chi2_sample_one(fgd_chi2 *w);
+int64_t fgd_chi2_update_one(fgd_chi2 *w, int64_t index, double loss); /* as fgd_chi2_update */
 void fgd_chi2_probability(const fgd_chi2 *w, int64_t count, const int64_t *index, double *out); /* index NULL: 0, 1, .. */
 double fgd_chi2_divergence(const fgd_chi2 *w);
 void fgd_chi2_restore(fgd_chi2 *w, int64_t active, const int32_t *item, const double *key); /* onto zeroed arrays */
@@ -329,6 +332,8 @@ typedef struct {
 void fgd_kl_start(fgd_kl *w); /* p is uniform; the arrays are zeroed */
 int64_t fgd_kl_update(fgd_kl *w, int64_t count, const int64_t *index, const double *loss);
 void fgd_kl_sample(fgd_kl *w, int64_t count, int64_t *out);
+int64_t fgd_kl_sample_one(fgd_kl *w);
+int64_t fgd_kl_update_one(fgd_kl *w, int64_t index, double loss); /* as fgd_kl_update */
 void fgd_kl_probability(const fgd_kl *w, int64_t count, const int64_t *index, double *out);
 double fgd_kl_divergence(const fgd_kl *w);
 void fgd_kl_restore(fgd_kl *w); /* `slot` from the rest, onto zeros, and what draws need */
@@ -338,7 +343,6 @@ typedef struct {
     const char *z;            /* n losses, or the vector to project */
     double *w;                /* n numbers: the weights in the end, what is left of z before */
     double *part;             /* FGD_SET_PART numbers a block: what a pass found there */
-    int64_t *bins;            /* quantile: fgd_sets_bins() of them */
     int64_t n;
     int32_t dtype;            /* as in fgd_layer, float32 or float64 */
     int32_t kind;             /* 0 linear, 1 tilted, 2 capped, 3 quantile */
@@ -366,15 +370,13 @@ typedef struct {
     double factor;            /* .. max(floor / n, factor exp(min(x - from, 0))) */
     double above, equal, below; /* .. by the side of c */
     double least, most;       /* quantile: what is left lies between these */
-    int64_t first, shift, wanted; /* .. its bins, and the quantile's place in them, from above */
-    double over;              /* .. how many lie above them */
+    int64_t wanted;           /* .. the quantile's place among all, from above */
     double value;             /* the worst case */
 } fgd_set;
 
 int64_t fgd_sets_blocks(int64_t n);
 int64_t fgd_sets_tickets(int64_t n);
 int64_t fgd_sets_part(void);
-int64_t fgd_sets_bins(void);
 void fgd_sets_pass(fgd_set *s, fgd_job *job);
 int fgd_sets_fold(fgd_set *s);   /* whether there is another pass */
 void fgd_sets_solve(fgd_set *s); /* all passes, by one caller */

@@ -120,3 +120,60 @@ def launch(kernel: Any, grid: int, threads: int, stream: Any, *arguments: Any, s
     if not simulated():
         grid = max(grid, _FEWEST_BLOCKS)
     kernel[grid, threads, stream, shared_bytes](*arguments)
+
+
+def empty_bytes(like: Any, size: int) -> Any:
+    """Uninitialised bytes of the library of `like`, on the current device."""
+    library = library_of(like)
+    if library == "torch":
+        import torch
+
+        return torch.empty(size, dtype=torch.uint8, device=like.device)
+    if library == "cupy":
+        import cupy
+
+        return cupy.empty(size, np.uint8)
+    from numba import cuda
+
+    return cuda.device_array(size, np.uint8)
+
+
+class Call:
+    """One call: the device and stream of the caller's array, and memory of its library. A context manager."""
+
+    def __init__(self, like: Any) -> None:
+        self.like = like
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Call:
+        self._stack.enter_context(device_of(self.like))
+        self.stream = stream_of(self.like)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def empty(self, size: int, dtype: Any) -> Any:
+        """Uninitialised elements, a view that keeps them alive; the memory is of at least one."""
+        dtype = np.dtype(dtype)
+        memory = empty_bytes(self.like, max(size, 1) * dtype.itemsize)
+        return view(memory).view(dtype)[:size]
+
+    def zeros(self, size: int) -> Any:
+        """Words, each 0."""
+        from ._cuda_fill import fill_kernel
+
+        words = self.empty(max(size, 1), np.uint32)
+        self.run(fill_kernel, max(size, 1), np.uint32(0), words)
+        return words
+
+    def run(self, kernel: Any, work: int, *arguments: Any, threads: int = 128, shared: int = 0) -> None:
+        """Launch a grid-stride kernel for so many threads' work, with so many bytes of shared memory; nothing for none."""
+        if work:
+            launch(kernel, blocks(work, threads), threads, self.stream, *arguments, shared_bytes=shared)
+
+    def read(self, array: Any) -> np.ndarray:
+        """The values of a device array on the host, after waiting for the stream."""
+        host: np.ndarray = array.copy_to_host(stream=self.stream)
+        self.stream.synchronize()
+        return host

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import pickle
 import threading
 
@@ -401,3 +402,23 @@ def test_memory(kernel: type, limit: int) -> None:
     n = 10**5
     arrays = kernel(n, 1.0, 0.0, 1.0, 0, 0.0)._keep
     assert sum(len(array) * {"double": 8, "int32_t": 4}[_native.ffi.typeof(array).item.cname] for array in arrays) <= limit * n
+
+
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+@pytest.mark.parametrize("divergence", ["chi2", "kl"])
+def test_one_at_a_time_is_a_batch_of_one(divergence: str, backend: str) -> None:
+    """Numbers instead of arrays: the same draws and probabilities, and the same refusals, which change nothing."""
+    make = functools.partial(DROSampler, 50, radius=1.0, divergence=divergence, step_size=1e-3, seed=3, backend=backend)
+    one, batch = make(), make()
+    many = make().sample(40)
+    single = make()
+    assert np.array_equal(np.concatenate([single.sample(1) for _ in many]), many)
+    for index in many:
+        one.update(int(index), 0.5)
+        batch.update(np.array([index]), np.array([0.5]))
+        assert np.array_equal(one.probabilities(), batch.probabilities())
+    before = one.probabilities()
+    for index, loss in ((-1, 0.5), (50, 0.5), (3, -1.0), (3, float("nan"))):
+        with pytest.raises(ValueError, match=r"index|loss"):
+            one.update(index, loss)
+    assert np.array_equal(one.probabilities(), before)

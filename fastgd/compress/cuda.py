@@ -14,10 +14,11 @@ import numpy as np
 from numba import cuda
 
 from .. import _cuda
+from .._cuda import Call
 from . import cuda_checksum, cuda_kernels, cuda_variants
 from .codecs import Codec
 from .cuda_kernels import get_word, make_input_kernel, make_largest_kernel, put_word, receive
-from .device import Call, elements
+from .device import elements
 from .state import FEEDBACK, PLAIN, State, Stream, Vector
 from .wire import Header
 

@@ -14,6 +14,7 @@ import numpy as np
 from numba import cuda
 
 from .. import _cuda
+from .._cuda_fill import fill_kernel
 from ..robust.cuda_device import FORMATS
 
 THREADS = 128
@@ -189,12 +190,6 @@ def make_clean_kernel(dtype: str) -> Any:
             out[i] = v if magnitude(v) < 0x7F800000 else np.float32(0)
 
     return _clean_kernel
-
-
-@cuda.jit
-def fill_kernel(value: Any, out: Any) -> None:
-    for i in range(cuda.grid(1), out.size, cuda.gridsize(1)):
-        out[i] = value
 
 
 @cuda.jit

@@ -10,9 +10,10 @@ from numba import cuda
 
 from .. import _cuda
 from .._arrays import empty_like_array
+from .._cuda import Call
 from ..robust.cuda_device import FORMATS
 from .cuda_kernels import get_word, product
-from .device import Call, elements
+from .device import elements
 from .state import Vector
 
 

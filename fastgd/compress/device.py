@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import struct
 import zlib
-from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
 
 from .. import _cuda
 from .._arrays import copy, empty_like_array, to_host, widen
+from .._cuda import Call
 from .state import Vector
 from .wire import MAGIC, SIZE, VERSION, Header
 
@@ -30,66 +30,9 @@ def on_device(x: Any) -> bool:
     return hasattr(x, "__cuda_array_interface__") or type(x).__module__.startswith("numba.cuda.simulator")
 
 
-class Call:
-    """One call: the device and stream of the caller's array, and memory of its library. A context manager."""
-
-    def __init__(self, like: Any) -> None:
-        self.like = like
-        self._stack = ExitStack()
-
-    def __enter__(self) -> Call:
-        self._stack.enter_context(_cuda.device_of(self.like))
-        self.stream = _cuda.stream_of(self.like)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
-
-    def empty(self, size: int, dtype: Any) -> Any:
-        """Uninitialised elements, a view that keeps them alive; the memory is of at least one."""
-        dtype = np.dtype(dtype)
-        memory = _bytes(self.like, max(size, 1) * dtype.itemsize)
-        return _cuda.view(memory).view(dtype)[:size]
-
-    def zeros(self, size: int) -> Any:
-        """Words, each 0."""
-        from .cuda_kernels import fill_kernel
-
-        words = self.empty(max(size, 1), np.uint32)
-        self.run(fill_kernel, max(size, 1), np.uint32(0), words)
-        return words
-
-    def run(self, kernel: Any, work: int, *arguments: Any, threads: int = 128, shared: int = 0) -> None:
-        """Launch a grid-stride kernel for so many threads' work, with so many bytes of shared memory; nothing for none."""
-        if work:
-            _cuda.launch(kernel, _cuda.blocks(work, threads), threads, self.stream, *arguments, shared_bytes=shared)
-
-    def read(self, view: Any) -> np.ndarray:
-        """The values of a device view on the host, after waiting for the stream."""
-        host: np.ndarray = view.copy_to_host(stream=self.stream)
-        self.stream.synchronize()
-        return host
-
-
 def elements(x: Vector) -> Any:
     """The vector as kernels see it: bfloat16 as 16-bit patterns."""
     return _cuda.view(x.data, np.int16 if x.dtype == "bfloat16" else None)
-
-
-def _bytes(like: Any, size: int) -> Any:
-    """Uninitialised bytes of the library of `like`."""
-    library = _cuda.library_of(like)
-    if library == "torch":
-        import torch
-
-        return torch.empty(size, dtype=torch.uint8, device=like.device)
-    if library == "cupy":
-        import cupy
-
-        return cupy.empty(size, np.uint8)
-    from numba import cuda
-
-    return cuda.device_array(size, np.uint8)
 
 
 # ------------------------------------------------------------------------------------------------- vectors, buffers
@@ -131,7 +74,7 @@ def buffer(size: int, out: Any, like: Any) -> Any:
     """Memory for a payload: new, beside `like`, or `out` after a check."""
     if out is None:
         with _cuda.device_of(like):
-            return _bytes(like, size)
+            return _cuda.empty_bytes(like, size)
     if not on_device(out) or str(out.dtype).removeprefix("torch.") != "uint8" or len(out.shape) != 1:
         raise TypeError("out must be a one-dimensional uint8 array on the GPU, as x is")
     if not _cuda.view(out).is_c_contiguous():
@@ -208,7 +151,7 @@ def zeros(like: Any, size: int) -> Any:
 
 
 def fill(x: Any) -> None:
-    from .cuda_kernels import fill_kernel
+    from .._cuda_fill import fill_kernel
 
     with Call(x) as call:
         call.run(fill_kernel, x.shape[0], np.float32(0), _cuda.view(x))

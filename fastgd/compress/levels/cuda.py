@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 
 from ... import _cuda
+from ..._cuda import Call
 from ...random import scalar
 from ..cuda import codec_input
 from ..cuda_kernels import LANES, make_largest_kernel
-from ..device import Call, put
+from ..device import put
 from ..state import State, Stream, Vector
 from .cuda_kernels import (
     E4M3,

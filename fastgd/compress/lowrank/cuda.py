@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from ... import _cuda
+from ..._cuda import Call
 from ...random import scalar
 from ..cuda import add_identity_kernel, codec_input, identity_kernel
 from ..cuda_kernels import make_largest_kernel
-from ..device import Call, on_device, upload
+from ..device import on_device, upload
 from ..state import PLAIN, State, Stream, Vector
 from .cuda_kernels import KERNELS as KERNELS
 from .cuda_kernels import (

@@ -14,6 +14,7 @@ import numpy as np
 from numba import cuda
 
 from ... import _cuda
+from ..._cuda import Call
 from ...random.cuda import sign_words
 from ..codecs import DRIVE_BLOCK
 from ..cuda import codec_input
@@ -36,7 +37,7 @@ from ..cuda_kernels import (
     remember,
     root64,
 )
-from ..device import Call, put
+from ..device import put
 from ..state import PLAIN, State, Stream, Vector
 
 _STREAM, _WORDS = 16, DRIVE_BLOCK // 32

@@ -11,9 +11,10 @@ import numpy as np
 from numba import cuda
 
 from ... import _cuda
+from ..._cuda import Call
 from ..cuda import codec_input
 from ..cuda_kernels import CHUNK, LANES, get_word, put_word, quotient64, receive, remember, sums_kernel, total
-from ..device import Call, put
+from ..device import put
 from ..state import State, Stream, Vector
 
 

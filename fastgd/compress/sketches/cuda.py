@@ -14,6 +14,7 @@ import numpy as np
 from numba import cuda, types
 
 from ... import _cuda
+from ..._cuda import Call
 from ...random import scalar
 from ..cuda import codec_input
 from ..cuda_kernels import (
@@ -32,7 +33,7 @@ from ..cuda_kernels import (
     receive,
     remember,
 )
-from ..device import Call, put
+from ..device import put
 from ..state import PLAIN, State, Stream, Vector
 
 _STREAM, _ROOM = 16, 48 << 10  # bytes: of the stream, of the shared memory that a block may have

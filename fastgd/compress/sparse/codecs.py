@@ -83,9 +83,6 @@ class TopK(_Sparse):
     def _fields(self, n: int) -> tuple[int, int, int]:
         return int(self.bits == 8), self.kept(n), 0
 
-    def _remembers(self) -> dict[str, tuple[int, ...] | None]:
-        return {"key": None, "margin": None}
-
     def _length(self, n: int, a: int, b: int) -> int:
         _check_indices(n)
         return 8 * a if self.bits == 32 else 5 * a + 4 * -(-a // VALUES_BUCKET)

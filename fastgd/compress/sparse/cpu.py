@@ -19,7 +19,7 @@ from ..state import FEEDBACK, PLAIN, State, Stream, Vector
 
 _SMALL = 1 << 14  # elements of which all may be candidates
 _MOST = 8  # with more than one in as many kept, candidates take more memory than they save time
-_MARGIN, _LEAST_MARGIN, _MOST_MARGIN = 1 << 19, 1 << 16, 1 << 22  # of the guess, in units of the last place: 2^23 are an octave
+_BEYOND = 1 << 31  # above the bits of every magnitude
 _DIGITS = (1 << 31, 20), (1 << 20, 9), (1 << 9, 0)  # spans of the histograms, shifts of their bins
 
 _TOPK, _RANDK, _JOB = (ffi.typeof(name) for name in ("fgd_topk *", "fgd_randk *", "fgd_job *"))
@@ -59,7 +59,7 @@ class _TopK:
         t.x, t.memory, t.body, t.index = vector(x)[0], memory(state, mode), pointer(BYTES, body), self.places
         t.mode = t.after = mode
         try:
-            if not (t.capacity and self.guess(state)):
+            if not (t.capacity and self.guess()):
                 self.search()
             self.parallel(lib.fgd_topk_emit)
             if t.bits == 8:
@@ -67,27 +67,18 @@ class _TopK:
         finally:
             self.keep = None
 
-    def guess(self, state: State) -> bool:
-        """Choose among the candidates of a guess, if one is good enough; remember what to guess next."""
-        extra, t = state.extra, self.t
-        key, margin = extra.pop("key", 0), extra.get("margin", _MARGIN)
-        if key > margin:
-            t.key = key - margin
-            chosen = self.choose()
-            extra["margin"] = max(_LEAST_MARGIN, min(_adapted(margin, t.used / self.k), _MOST_MARGIN))
-            if chosen:
-                extra["key"] = t.key
-                return True
+    def sample(self) -> None:
+        """Magnitudes about as large as the k-th largest; of a short vector all are candidates."""
+        t = self.t
         if self.n <= _SMALL:
-            t.key = 0
+            t.key, t.middle, t.upper = 0, _BEYOND, _BEYOND
         else:
             _done(lib.fgd_topk_sample(t))
-            if t.key == 0:
-                return False
-        chosen = self.choose()
-        if chosen and key == 0 and state.memory is not None:  # after a guess that failed, the next step samples again
-            extra["key"] = t.key
-        return chosen
+
+    def guess(self) -> bool:
+        """Choose among the candidates of the sample's guess, if it is good enough."""
+        self.sample()
+        return (self.n <= _SMALL or self.t.key > 0) and self.choose()
 
     def choose(self) -> bool:
         """Candidates of the guess t.key, and the choice among them."""
@@ -153,11 +144,6 @@ def randk(codec: Any, x: Vector, state: State, mode: int, stream: Stream, body: 
         run(lambda job: lib.fgd_randk_gather(r, v, own, mode, job), threads, lambda: lib.fgd_randk_tickets(k),
             (x, state, body, r))
     return k
-
-
-def _adapted(margin: int, share: float) -> int:
-    """The margin after candidates for `share` k: too few cost another pass, many cost little."""
-    return 2 * margin if share < 1.0 else margin * 5 // 4 if share < 1.12 else margin * 15 // 16 if share > 1.5 else margin
 
 
 def _add(x: Vector, state: State, threads: int) -> None:

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from ... import _cuda
+from ..._cuda import Call
 from ...random import scalar
 from ..cuda import check_values, codec_input
 from ..cuda_kernels import THREADS, check_stream_kernel
-from ..device import Call, put
+from ..device import put
 from ..state import State, Stream, Vector
 from .cuda_kernels import KERNELS as KERNELS
 from .cuda_kernels import (

@@ -1,8 +1,7 @@
 """The kernels that choose: TopK and Threshold.
 
 TopK finds the k-th largest magnitude digit by digit (11, 10, 10 bits), each from a pass over p into histograms; then, as
-Threshold does, tiles are counted, the counts summed up, and what is kept is written at its place. Five reads of p. What the CPU
-remembers to guess from is not needed here.
+Threshold does, tiles are counted, the counts summed up, and what is kept is written at its place. Five reads of p.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ class _Player:
 
     backend = "cpu"
     _type: str
-    _functions: tuple[Any, Any, Any]
+    _functions: tuple[Any, Any, Any, Any, Any]
     _numbers: tuple[str, ...]
 
     def __init__(self, n: int, radius: float, floor: float, step_size: float, seed: int, exponent: float) -> None:
@@ -36,7 +36,7 @@ class _Player:
         self._w = w = ffi.new(self._type)
         w.own.n, w.own.floor, w.own.step_size, w.own.seed = n, floor, step_size, seed
         w.own.fixed = n == 1 or 2.0 * radius * n < 2.0**-110  # no n p_i differs from 1 by a rounding error then
-        self._update, self._sample, self._probability = self._functions
+        self._update, self._sample, self._probability, self._update_one, self._sample_one = self._functions
         self._start(radius)
 
     def _start(self, radius: float) -> None:
@@ -61,6 +61,12 @@ class _Player:
         if refused < 0:
             raise MemoryError("no memory for the gains of this batch")
         return refused
+
+    def sample_one(self) -> int:
+        return self._sample_one(self._w)
+
+    def update_one(self, index: int, loss: float) -> int:
+        return self._update_one(self._w, index, loss)
 
     def probability(self, index: np.ndarray) -> np.ndarray:
         out = np.empty(len(index))
@@ -129,7 +135,8 @@ def _heaped(z: np.ndarray, children: int) -> bool:
 
 class chi2(_Player):
     _type = "fgd_chi2 *"
-    _functions = (lib.fgd_chi2_update, lib.fgd_chi2_sample, lib.fgd_chi2_probability)
+    _functions = (lib.fgd_chi2_update, lib.fgd_chi2_sample, lib.fgd_chi2_probability, lib.fgd_chi2_update_one,
+                  lib.fgd_chi2_sample_one)
     _numbers = ("v", "a", "s", "sum", "square", "active", "age")
 
     def _start(self, radius: float) -> None:
@@ -164,7 +171,7 @@ class chi2(_Player):
 
 class kl(_Player):
     _type = "fgd_kl *"
-    _functions = (lib.fgd_kl_update, lib.fgd_kl_sample, lib.fgd_kl_probability)
+    _functions = (lib.fgd_kl_update, lib.fgd_kl_sample, lib.fgd_kl_probability, lib.fgd_kl_update_one, lib.fgd_kl_sample_one)
     _numbers = ("log_v", "a", "s", "active", "width", "base", "top", "heaped")
 
     def _start(self, radius: float) -> None:

@@ -75,6 +75,12 @@ class _Sampler:
         sums = np.cumsum(self._t)
         return np.searchsorted(sums, np.minimum(u * sums[-1], np.nextafter(sums[-1], 0.0)), side="right").astype(np.int64)
 
+    def sample_one(self) -> int:
+        return int(self.sample(1)[0])
+
+    def update_one(self, index: int, loss: float) -> int:
+        return self.update(np.array([index]), np.array([loss]))
+
     def probability(self, index: np.ndarray) -> np.ndarray:
         return self._t[index] / self.n
 

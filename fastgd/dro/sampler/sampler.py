@@ -13,6 +13,8 @@ from ..tree.arrays import indices, numbers
 from .reference import INDEX, LOSS, OVERFLOW
 
 _FLOAT64 = Operand("cpu", "float64")
+_INT64 = np.dtype(np.int64)
+_int64, _empty = np.int64, np.empty
 _EXPONENTS = {"chi2": 2.0, "kl": 1.0}
 
 
@@ -143,6 +145,10 @@ class DROSampler:
         Their gradients' mean is an unbiased estimate of the robust loss' gradient at this p: no importance weights. An example
         of probability 0 is never drawn. ValueError or TypeError where `size` is no integer of at least 0.
         """
+        if type(size) is int and size == 1:
+            one = _empty(1, _INT64)
+            one[0] = self._kernel.sample_one()
+            return one
         return self._kernel.sample(count(size, "size", 0))
 
     def update(self, index: Any, loss: Any) -> None:
@@ -162,6 +168,12 @@ class DROSampler:
             Shapes that differ, an index outside 0 .. n - 1, a loss that is negative, infinite or NaN, an example of probability
             0 (it was not drawn at this p), or gains that overflow. Nothing has changed then.
         """
+        kind = type(index)
+        if (kind is int or kind is _int64) and isinstance(loss, float) and 0 <= index < self._n:
+            refused = self._kernel.update_one(index, loss)
+            if refused:
+                self._refuse(refused, np.array([index]), np.array([loss]))
+            return
         index, loss = indices(index, "index"), numbers(loss, "loss")
         if index.shape != loss.shape or index.ndim > 1:
             raise ValueError(f"index and loss must have one dimension and the same length, got {index.shape} and {loss.shape}")

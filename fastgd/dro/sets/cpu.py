@@ -15,9 +15,9 @@ from ..._native import ffi, lib
 from .power import power as power
 
 _SET, _JOB = ffi.typeof("fgd_set *"), ffi.typeof("fgd_job *")
-_CHARS, _DOUBLES, _INTEGERS = ffi.typeof("char[]"), ffi.typeof("double[]"), ffi.typeof("int64_t[]")
+_CHARS, _DOUBLES = ffi.typeof("char[]"), ffi.typeof("double[]")
 _LINEAR, _TILTED, _CAPPED, _QUANTILE = range(4)
-_PART, _BINS = lib.fgd_sets_part(), lib.fgd_sets_bins()
+_PART = lib.fgd_sets_part()
 
 
 def linear(z: np.ndarray, radius: float | None, unit: float | None, floor: float, weights: np.ndarray, threads: int) -> float:
@@ -31,15 +31,11 @@ def tilted(z: np.ndarray, radius: float | None, penalty: float | None, floor: fl
 
 
 def capped(z: np.ndarray, alpha: float, penalty: float, weights: np.ndarray, threads: int) -> float:
-    return _solve(z, weights, threads, kind=_CAPPED, radius=math.inf, unit=penalty, alpha=alpha, bins=_bins())
+    return _solve(z, weights, threads, kind=_CAPPED, radius=math.inf, unit=penalty, alpha=alpha)
 
 
 def quantile(z: np.ndarray, alpha: float, weights: np.ndarray, threads: int) -> float:
-    return _solve(z, weights, threads, kind=_QUANTILE, alpha=alpha, bins=_bins())
-
-
-def _bins() -> Any:
-    return ffi.from_buffer(_INTEGERS, np.empty(_BINS, np.int64))
+    return _solve(z, weights, threads, kind=_QUANTILE, alpha=alpha)
 
 
 def _solve(z: np.ndarray, weights: np.ndarray, threads: int, **parameters: Any) -> float:

@@ -16,8 +16,8 @@ from numba import cuda
 
 from ... import _cuda
 from ..._arrays import is_on_device
-from ...compress.cuda_kernels import fill_kernel
-from ...compress.device import Call
+from ..._cuda import Call
+from ..._cuda_fill import fill_kernel
 from . import arrays, cuda_kernels
 from .cuda_kernels import IID, ONE_BLOCK, STRATIFIED, SYSTEMATIC, THREADS
 
