@@ -1,4 +1,6 @@
-"""Describes the extension `fastgd._c` to cffi: the declarations between the cdef marks of fastgd.h, every csrc/*.c."""
+"""Describes the extension `fastgd._c` to cffi: what stands between the cdef marks of fastgd.h and the rooms' headers, every
+csrc/*.c.
+"""
 
 import os
 import re
@@ -17,12 +19,14 @@ sanitizers = os.environ.get("FASTGD_SANITIZE", "")  # e.g. "address,undefined"
 extra = ["-g", "-O1", "-fno-omit-frame-pointer", f"-fsanitize={sanitizers}",
          "-ftrivial-auto-var-init=pattern"] if sanitizers else []
 
-header = (HERE / "fastgd.h").read_text()
+# A room's header of its own: editing it recompiles that room alone.
+headers = [HERE / "fastgd.h", *sorted(HERE.glob("*_api.h"))]
 ffi = FFI()
-ffi.cdef(re.search(r"/\* cdef begin \*/(.*)/\* cdef end \*/", header, re.DOTALL).group(1))
+for header in headers:
+    ffi.cdef(re.search(r"/\* cdef begin \*/(.*)/\* cdef end \*/", header.read_text(), re.DOTALL).group(1))
 ffi.set_source(
     "fastgd._c",
-    '#include "fastgd.h"',
+    "\n".join(f'#include "{header.name}"' for header in headers),
     sources=[os.path.relpath(path, HERE.parent) for path in sorted(HERE.glob("*.c"))],
     depends=[str(path) for path in sorted(HERE.glob("*.h"))],
     include_dirs=[str(HERE)],

@@ -1,7 +1,7 @@
 /* The choice of Krum and Multi-Krum from distances that are known up to an error: who is certainly among the m best, who
  * certainly is not, and whom only better distances can tell (docs/robust.md, "A certified choice").
  */
-#include "fastgd.h"
+#include "robust_api.h"
 #include "simd.h"
 
 /* The m rows with the lowest (score, index) among those that are not bad, in ascending order of index; -1 where there are

@@ -2,7 +2,7 @@
  * each block through all payloads in their order, so the result is read and written once however many payloads there are.
  * Sparse payloads, which touch little of a block and must look for its first index, take a ticket's elements at once.
  */
-#include "fastgd.h"
+#include "compress_api.h"
 #include "simd.h"
 #include "rows.h"
 

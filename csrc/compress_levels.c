@@ -1,6 +1,6 @@
 /* QSGD, Int8, FP8, TernGrad and Natural: how work is split, checks of received bodies, and the entry points. The kernels are in
  * compress_levels_body.h, packing in compress_pack.h. */
-#include "fastgd.h"
+#include "compress_api.h"
 #include "rng.h"
 #include "simd.h"
 #include "rows.h"

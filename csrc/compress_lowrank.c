@@ -1,5 +1,5 @@
 /* PowerSGD: how work is split, the drawing of columns, and the entry points. The kernels are in compress_lowrank_body.h. */
-#include "fastgd.h"
+#include "compress_api.h"
 #include "simd.h"
 #include "rows.h"
 #include "rng.h"

@@ -1,5 +1,5 @@
 /* Drive: how work is split, and the entry points. The kernels are in compress_rotation_body.h. */
-#include "fastgd.h"
+#include "compress_api.h"
 #include "rng.h"
 #include "rows.h"
 

@@ -1,5 +1,5 @@
 /* Sign, OneBit and the majority vote: how work is split, and the entry points. The kernels are in compress_signs_body.h. */
-#include "fastgd.h"
+#include "compress_api.h"
 #include "simd.h"
 #include "rows.h"
 

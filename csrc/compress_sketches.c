@@ -1,5 +1,5 @@
 /* CountSketch: how work is split, and the entry points. The kernels are in compress_sketches_body.h. */
-#include "fastgd.h"
+#include "compress_api.h"
 #include "rng.h"
 #include "rows.h"
 

@@ -5,7 +5,7 @@
  * there are fewer than k candidates, or more than there is room for, histograms over the whole vector find it digit by digit.
  * Chunks are worked on in any order, but each keeps its place in the result: counts a chunk, added up in order, say where.
  */
-#include "fastgd.h"
+#include "compress_api.h"
 #include "simd.h"
 #include "rows.h"
 #include "rng.h"

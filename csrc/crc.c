@@ -3,7 +3,7 @@
  * Cost: with carry-less multiplication 64 bytes take eight of them (Gopal et al., Intel 2009: four 128-bit remainders are moved
  * forward by 512 bits at a time, then joined); without, and for the last bytes, eight table look-ups take 8 bytes.
  */
-#include "fastgd.h"
+#include "compress_api.h"
 #include "simd.h"
 
 static uint32_t table[8][256]; /* table[k][v]: the checksum of byte v followed by k zeros */

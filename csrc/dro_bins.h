@@ -8,7 +8,7 @@
 #ifndef FGD_DRO_BINS_H
 #define FGD_DRO_BINS_H
 
-#include "fastgd.h"
+#include "dro_api.h"
 #include "simd.h"
 
 enum { FGD_BINS = 512, FGD_MOMENTS = 16, FGD_SLIDE = 64 };

@@ -2,7 +2,7 @@
 #ifndef FGD_DRO_DRAWS_H
 #define FGD_DRO_DRAWS_H
 
-#include "fastgd.h"
+#include "dro_api.h"
 #include "simd.h"
 
 FGD_INLINE double fgd_uniform_of(uint32_t low, uint32_t high)

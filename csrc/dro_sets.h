@@ -2,7 +2,7 @@
 #ifndef FGD_DRO_SETS_H
 #define FGD_DRO_SETS_H
 
-#include "fastgd.h"
+#include "dro_api.h"
 #include "simd.h"
 #include "rows.h"
 

@@ -11,7 +11,7 @@
 #ifndef FGD_DRO_TREE_H
 #define FGD_DRO_TREE_H
 
-#include "fastgd.h"
+#include "dro_api.h"
 #include "simd.h"
 
 /* The block whose sum is node `node` of level `level` >= 1; level t->levels: the block whose sum is the total. */

@@ -11,7 +11,7 @@
  * Cost:    n^3 / 3 + 6 n^2 operations a step, a handful of steps; (2 n + 18) n doubles.
  * Order:   ascending indices everywhere; plain C, compiled once, so that every machine gives the same bits.
  */
-#include "fastgd.h"
+#include "robust_api.h"
 #include "simd.h"
 
 typedef struct {

@@ -1,5 +1,5 @@
 /* The room `random`: how work is split, and the entry points. The kernels are in random_body.h. */
-#include "fastgd.h"
+#include "random_api.h"
 #include "rng.h"
 
 #define FGD_BODY "random_body.h"

@@ -1,5 +1,5 @@
 /* The room `robust`: how work is split, and the entry points. The kernels are in robust_body.h. */
-#include "fastgd.h"
+#include "robust_api.h"
 #include "simd.h"
 #include "rows.h" /* its scalar part, compiled for the baseline: the clones share it */
 

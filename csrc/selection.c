@@ -6,7 +6,7 @@
  * Order:   ascending distance, compensated as in the scores of Krum, so that both rules break ties alike. No score is made
  *          by subtraction from an earlier one: that would cancel beside a distance of 1e76, and fail beside Inf.
  */
-#include "fastgd.h"
+#include "robust_api.h"
 #include "simd.h"
 
 /* Sum of the `k` least distances of vector i to others that are left; `order` lists its row of distances, ascending. */

@@ -10,7 +10,7 @@
 #ifndef FGD_SINKHORN_H
 #define FGD_SINKHORN_H
 
-#include "fastgd.h"
+#include "sinkhorn_api.h"
 
 enum { SINKHORN_F32, SINKHORN_F64, SINKHORN_SQUARES, SINKHORN_DISTANCES };
 

@@ -6,7 +6,7 @@
 #ifndef FGD_SINKHORN_NEWTON_H
 #define FGD_SINKHORN_NEWTON_H
 
-#include "fastgd.h"
+#include "sinkhorn_api.h"
 #include "simd.h"
 #include "sinkhorn_sweeps.h"
 

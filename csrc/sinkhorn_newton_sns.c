@@ -4,7 +4,7 @@
  * Cost:    an iteration reads W once, 12 bytes an entry, and ten vectors of n + m numbers.
  * Order:   rows ascending, an entry after the other; inner products in eight lanes, number i in lane i mod 8.
  */
-#include "fastgd.h"
+#include "sinkhorn_api.h"
 #include "simd.h"
 
 static double sns_dot(int64_t n, const double *x, const double *y)

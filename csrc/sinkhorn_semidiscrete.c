@@ -1,5 +1,5 @@
 /* Semi-discrete transport: csrc/sinkhorn_semidiscrete_body.h for every instruction set. */
-#include "fastgd.h"
+#include "sinkhorn_api.h"
 #include "exp_scalar.h"
 
 #define FGD_BODY "sinkhorn_semidiscrete_body.h"

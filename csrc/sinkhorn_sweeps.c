@@ -2,7 +2,7 @@
  * caller, which add the chunks' columns in order, update g and say what the next pass does. A sweep's columns are summed before
  * it is known whether the errors of the rows, now exact, were small enough: then g stays, and the error is that of (f, g).
  */
-#include "fastgd.h"
+#include "sinkhorn_api.h"
 #include "simd.h"
 #include "sinkhorn_sweeps.h"
 #include "exp_scalar.h"

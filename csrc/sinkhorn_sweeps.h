@@ -2,7 +2,7 @@
 #ifndef FGD_SINKHORN_SWEEPS_H
 #define FGD_SINKHORN_SWEEPS_H
 
-#include "fastgd.h"
+#include "sinkhorn_api.h"
 
 /* Passes over the rows: a sweep; f from g; g from f; sums over rows and columns; P v; P' v; P; its large entries counted, and
  * written. */
