@@ -3,6 +3,7 @@
 #define FGD_DRO_DRAWS_H
 
 #include "dro_api.h"
+#include "random_api.h"
 #include "simd.h"
 
 FGD_INLINE double fgd_uniform_of(uint32_t low, uint32_t high)

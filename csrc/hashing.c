@@ -1,4 +1,5 @@
 /* Locality-sensitive hashes: how work is split, and the entry points. The kernels are in hashing_body.h. */
+#include "random_api.h"
 #include "robust_api.h"
 #include "simd.h"
 

@@ -23,7 +23,7 @@ FGD_INLINE VEC TN(costs)(const fgd_transport *t, const int kind, int64_t i, int6
     if (kind == SINKHORN_DISTANCES) {
         VEC v = TN(distances)(t, i, j);
         for (int l = 0; l < WIDTH; l++) /* one instruction */
-            v[l] = sizeof(REAL) == 8 ? sqrt(v[l]) : sqrtf(v[l]);
+            v[l] = sizeof(REAL) == 8 ? (REAL)sqrt(v[l]) : (REAL)sqrtf((float)v[l]);
         return v;
     }
     const void *stored = OF(t, cost);

@@ -21,7 +21,7 @@ class Vector:
 
     def __init__(self, data: Any, dtype: str) -> None:
         self.data, self.dtype = data, dtype
-        self.native: Any = None  #: the struct of csrc/fastgd.h, once a CPU kernel needed it (calls.py)
+        self.native: Any = None  #: the struct of csrc/compress_api.h, once a CPU kernel needed it (calls.py)
 
 
 class Stream(NamedTuple):
