@@ -39,7 +39,8 @@ int64_t fgd_sinkhorn_part(const fgd_transport *t);
 void fgd_sinkhorn_begin(fgd_transport *t, int what, double relax); /* before a pass: `shifts` from g */
 int fgd_sinkhorn_pass(fgd_transport *t, int what, fgd_job *job);
 int fgd_sinkhorn_fold(fgd_transport *t, int what, double tol, double *error); /* what to pass next, or -1 */
-int64_t fgd_sinkhorn_sweep(fgd_transport *t, int64_t count, double tol, double relax, double *errors); /* by one caller; sweeps done */
+int64_t fgd_sinkhorn_sweep(fgd_transport *t, int64_t count, double tol, double relax,
+                           double *errors); /* by one caller; sweeps done */
 
 /* ---- sinkhorn: Newton's method on the semi-dual (csrc/sinkhorn_newton*.c) */
 typedef struct {

@@ -1,6 +1,6 @@
-/* The semi-dual F(g) = sum_i a_i log sum_j exp(g_j - K_ij) - b'g: a pass over the plan gives the rows' potentials, F's change, its
- * gradient c - b and the largest entries of the plan (sinkhorn_newton_body.h). Chunks of rows depend on their number alone, and are
- * added up in order.
+/* The semi-dual F(g) = sum_i a_i log sum_j exp(g_j - K_ij) - b'g: a pass over the plan gives the rows' potentials, F's
+ * change, its gradient c - b and the largest entries of the plan (sinkhorn_newton_body.h). Chunks of rows depend on their
+ * number alone, and are added up in order.
  */
 #include "sinkhorn_newton.h"
 #include "exp_scalar.h"

@@ -1,5 +1,5 @@
-/* Newton's direction on the semi-dual: (diag(c) - P' diag(1/a) P + shift diag(max(b, c))) x = b - c with the entries of P that were
- * kept, by conjugate gradients (sinkhorn_newton_solve_body.h). */
+/* Newton's direction on the semi-dual: (diag(c) - P' diag(1/a) P + shift diag(max(b, c))) x = b - c with the entries of P that
+ * were kept, by conjugate gradients (sinkhorn_newton_solve_body.h). */
 #include "sinkhorn_newton.h"
 #include "exp_scalar.h"
 

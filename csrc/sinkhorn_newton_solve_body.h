@@ -1,8 +1,8 @@
 /* Conjugate gradients under Jacobi's scaling, for one instruction set (isa.h).
  *
  * Formula: W = diag(a)^-1/2 P diag(d)^-1/2; of the semi-dual (I - W'W) y = r, of both potentials [I W; W' I] y = r; x = d^-1/2 y.
- * Cost:    an iteration reads W and W' once, 12 bytes an entry each, and the vectors three times. W' is kept beside W: a product is
- *          then gathered, not scattered, which costs memory and half the time.
+ * Cost:    an iteration reads W and W' once, 12 bytes an entry each, and the vectors three times. W' is kept beside W: a product
+ *          is then gathered, not scattered, which costs memory and half the time.
  * Order:   an entry k of a row goes to lane k mod 8, lanes are folded as a tree; vectors in lanes alike.
  */
 #include "doubles.h"

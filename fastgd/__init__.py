@@ -2,7 +2,8 @@
 
 Rooms (loaded on first use): `fastgd.robust` (Byzantine-robust aggregation), `fastgd.compress` (gradient compression with
 error feedback), `fastgd.dro` (sampling trees, distributionally robust optimisation), `fastgd.sinkhorn` (entropic optimal
-transport), `fastgd.random` (counter-based random numbers); on them the optimiser layer, `fastgd.optim`. `fastgd.use` chooses where kernels run, `fastgd.explain` says why.
+transport), `fastgd.random` (counter-based random numbers); on them the optimiser layer, `fastgd.optim`. `fastgd.use` chooses
+where kernels run, `fastgd.explain` says why.
 """
 
 import importlib

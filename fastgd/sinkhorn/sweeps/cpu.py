@@ -27,7 +27,8 @@ def transport(cost: np.ndarray | Points, a: np.ndarray, b: np.ndarray, *, reg: f
 class Transport:
     """P_ij = exp(f_i + g_j - C_ij / reg), with potentials in units of reg; -inf where the marginal is 0.
 
-    `struct` is what the C kernels see of it (csrc/sinkhorn_api.h); sweeps in float32 have one of their own, with costs in float32.
+    `struct` is what the C kernels see of it (csrc/sinkhorn_api.h); sweeps in float32 have one of their own, with costs in
+    float32.
     """
 
     def __init__(self, cost: np.ndarray | Points, a: np.ndarray, b: np.ndarray, reg: float, precision: str,
