@@ -13,7 +13,7 @@ from ._dispatch import BackendError, explain, use
 __version__ = "0.1.0"
 __all__ = ["BackendError", "__version__", "compress", "dro", "explain", "optim", "random", "robust", "use"]
 
-_ROOMS = ("compress", "dro", "optim", "random", "robust")
+_ROOMS = ("compress", "dro", "optim", "random", "robust", "sinkhorn")
 
 
 def __getattr__(name: str) -> Any:

@@ -62,7 +62,9 @@ def _peer_cell(result: Result) -> str:
         return f"{significant(result.best_peer[1])}x ({result.best_peer[0]})"
     if result.missing:
         absent = [name for name, why in result.missing.items() if why == "not installed"]
-        return f"- ({', '.join(absent)} not installed)" if absent else "- (left out)"
+        if absent:
+            return f"- ({', '.join(absent)} not installed)"
+        return "- (all wrong)" if any(why.startswith("wrong: ") for why in result.missing.values()) else "- (left out)"
     return ""
 
 

@@ -184,9 +184,15 @@ def _start_peers(result: Result, inputs: dict[str, Any],
         if options.peers is not None and name not in options.peers:
             continue
         try:
-            call = start_peer(peer, {**inputs, "num_threads": result.threads})
-            with limited_threads(result.threads):
-                first[name] = wall_clock(call, 1)
+            with limited_threads(result.threads):  # a preparation may be work already
+                call = start_peer(peer, {**inputs, "num_threads": result.threads})
+            answers: list[Any] = []
+            with limited_threads(result.threads):  # libraries that were imported above too
+                seconds = wall_clock(lambda call=call, answers=answers: answers.append(call()), 1)
+            if result.case.judge and (wrong := result.case.judge(inputs, answers[0])):
+                result.missing[name] = f"wrong: {wrong}, after {seconds:.3g} s"
+                continue
+            first[name] = seconds
         except ImportError:
             result.missing[name] = "not installed"
         except Exception as error:  # a peer that breaks must not end the run; its error is its result
