@@ -186,10 +186,9 @@ def _start_peers(result: Result, inputs: dict[str, Any],
         try:
             with limited_threads(result.threads):  # a preparation may be work already
                 call = start_peer(peer, {**inputs, "num_threads": result.threads})
-            answers: list[Any] = []
             with limited_threads(result.threads):  # libraries that were imported above too
-                seconds = wall_clock(lambda call=call, answers=answers: answers.append(call()), 1)
-            if result.case.judge and (wrong := result.case.judge(inputs, answers[0])):
+                answer, seconds = _answered(call)
+            if result.case.judge and (wrong := result.case.judge(inputs, answer)):
                 result.missing[name] = f"wrong: {wrong}, after {seconds:.3g} s"
                 continue
             first[name] = seconds
@@ -200,6 +199,13 @@ def _start_peers(result: Result, inputs: dict[str, Any],
         else:
             calls[name] = call
     return calls, first
+
+
+def _answered(call: Callable[[], Any]) -> tuple[Any, float]:
+    """What a call returns, and its seconds."""
+    answers: list[Any] = []
+    seconds = wall_clock(lambda: answers.append(call()), 1)
+    return answers[0], seconds
 
 
 def _reference_seconds(case: Case, inputs: dict[str, Any], options: Options) -> float | None:

@@ -1,9 +1,9 @@
 """The room's benchmark cases, and its rows of the README.
 
 `iteration` is a full iteration, rows and columns, and the table has its time for one entry of the cost. `solve` meets other
-libraries and `auto` the room's own methods, on the problems of `problems.py`, to an L1 error of both marginals. Whoever ends without
-that error is not timed: the line says how far it came. A whole solution has the time of reading its cost once as limit; its share
-of that says only how many passes were made.
+libraries and `auto` the room's own methods, on the problems of `problems.py`, to an L1 error of both marginals. Whoever ends
+without that error is not timed: the line says how far it came. A whole solution has the time of reading its cost once as limit;
+its share of that says only how many passes were made.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Inputs = dict[str, Any]
 
 
 def _size(n: int) -> str:
-    return "tiny" if n < 100 else "small" if n <= 500 else "medium" if n < 2000 else "large"
+    return "tiny" if n < 100 else "small" if n <= 500 else "medium" if n <= 2000 else "large"
 
 
 # --------------------------------------------------------------------------------------------------------- checking
@@ -144,7 +144,8 @@ def _iteration(n: int, kind: str = "", dimension: int = 0) -> Case:
     return _case(f"{label}-{dtype}" if kind else label, n, dtype=dtype, roof="flops", items=n * n * count,
                  params={"n": n, "iterations": count, "d": dimension},
                  setup=lambda: {**_uniform(n, dtype, dimension), "made": {}},
-                 run=partial(_iterate, "float32" if kind == "float32" else "float64"), reference=_given if n > 1000 else _expected_iterations,
+                 run=partial(_iterate, "float32" if kind == "float32" else "float64"),
+                 reference=_given if n > 1000 else _expected_iterations,
                  check=partial(_right_columns if n > 1000 else _same_potentials, 1e-3 if kind == "float32" else 1e-9),
                  nbytes=count * (n * n * (0 if dimension else 4 if kind else 8) + 48 * n * max(dimension, 1)),
                  flops=2 * (OPERATIONS + 3 * dimension) * n * n * count,
@@ -180,7 +181,7 @@ def _solution(operation: str, name: str, n: int, tol: float) -> Case:
     return _case(label, n, params={"n": n, "tol": tol}, setup=lambda: {**_problem(name, n), "tol": tol},
                  run=partial(_solve, "auto"), check=_solved, nbytes=8 * n * n, peers=others, judge=_judge,
                  note="against the room's own methods" if operation == "auto" else "",
-                 default=operation == "solve" and (n < 100 or (n > 500 and (name, tol) in DEFAULT)))
+                 default=operation == "solve" and (n < 100 or (500 < n < 1100 and (name, tol) in DEFAULT)))
 
 
 #: Problems of a run without arguments.

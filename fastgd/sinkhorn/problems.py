@@ -1,8 +1,8 @@
 """The problems that the room is measured on, made from seeds.
 
 They differ in what is hard about them: plans that are nearly permutations (`assign`), a cloud moved to another with small and
-with large regularisation, dense plans with masses over many orders of magnitude (`cloudw`), densities on a grid that nearly vanish
-(`grid`).
+with large regularisation, dense plans with masses over many orders of magnitude (`cloudw`), densities on a grid that nearly
+vanish in places (`grid`).
 """
 
 from __future__ import annotations
