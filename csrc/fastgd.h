@@ -379,6 +379,61 @@ void fgd_sets_pass(fgd_set *s, fgd_job *job);
 int fgd_sets_fold(fgd_set *s);   /* whether there is another pass */
 void fgd_sets_solve(fgd_set *s); /* all passes, by one caller */
 
+/* ---- sinkhorn: one transport problem (csrc/sinkhorn.h). P_ij = exp(f_i + g_j - scale C_ij), potentials in units of the
+ * regularisation; f_i = -infinity where a_i = 0, +infinity where row i can send nothing at all (then P_i = 0), g likewise */
+typedef struct {
+    const void *cost;         /* stored: C, (n, m) in C order */
+    const double *x, *y;      /* points: (n, d), and transposed with rows of `width`, +infinity from m on */
+    int64_t n, m, d;
+    int64_t width;            /* m rounded up to 16 */
+    int32_t kind;             /* C: 0 stored float32, 1 stored float64, 2 squared distances, 3 distances */
+    int32_t single;           /* sweeps in float32, from: */
+    const float *cost_single, *x_single, *y_single;
+    double scale;
+    double tau_a, tau_b;      /* rho / (rho + reg) of penalised marginals, 1 of fixed ones */
+    double relax;             /* what part of its step a potential moves in a sweep */
+    const double *a, *b, *log_a, *log_b;
+    double *f, *g;
+
+    const int64_t *row;       /* the `rows` rows with a_i > 0, ascending: all that passes look at */
+    int64_t rows;
+    void *shifts;             /* width numbers: g in base 2, -infinity where nothing is sent */
+    double *part;             /* fgd_sinkhorn_part() numbers a chunk */
+    double *column;           /* width numbers: sums over columns */
+    double *sums, *spent;     /* n numbers each: sums over rows of P and of C P; what else comes by rows */
+    const double *vector;     /* what to multiply P with */
+    double *values;           /* entries of P .. */
+    int64_t *index, *start;   /* .. their columns, and where rows begin, or how many they have */
+    double threshold;         /* .. those above it */
+} fgd_transport;
+
+int64_t fgd_sinkhorn_chunks(const fgd_transport *t);
+int64_t fgd_sinkhorn_part(const fgd_transport *t);
+void fgd_sinkhorn_begin(fgd_transport *t, int what, double relax); /* before a pass: `shifts` from g */
+int fgd_sinkhorn_pass(fgd_transport *t, int what, fgd_job *job);
+int fgd_sinkhorn_fold(fgd_transport *t, int what, double tol, double *error); /* what to pass next, or -1 */
+int64_t fgd_sinkhorn_sweep(fgd_transport *t, int64_t count, double tol, double relax, double *errors); /* by one caller; sweeps done */
+
+/* ---- sinkhorn: semi-discrete transport (csrc/sinkhorn_semidiscrete_body.h). Arrays of `width` numbers: m padded to a multiple of
+ * 8, with y = infinity, log_w = -infinity and zeros elsewhere */
+typedef struct {
+    const double *y;          /* atoms, (d, width) */
+    const double *w, *log_w;  /* their weights */
+    double *g;                /* potentials, in units of the cost */
+    double factor;            /* cost = factor |x - y|^2 */
+    int64_t m, d, width;
+} fgd_atoms;
+
+typedef struct {
+    const double *reg, *step, *bound, *share; /* of each step: regularisation, length, largest |g|, weight in the average */
+    double *average;          /* width numbers */
+    double *work;             /* 2 width numbers */
+} fgd_descent;
+
+/* value: for each step the semi-dual objective at its draws, before it */
+void fgd_sinkhorn_descend(const fgd_atoms *atoms, const double *x, int64_t steps, int64_t batch, const fgd_descent *by, double *value);
+void fgd_sinkhorn_assign(const fgd_atoms *atoms, const double *x, int64_t lo, int64_t hi, int64_t *index, double *least);
+
 /* cdef end */
 
 /* ---- decoding, for compress.c: fgd_check_<codec> is 0 or why the body is none of an encoder's (1 value, 2 index, 3 code, 4

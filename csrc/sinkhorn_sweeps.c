@@ -1,0 +1,76 @@
+/* Sinkhorn sweeps and products with a transport plan: passes over chunks of rows (sinkhorn_sweeps_body.h), and folds, by one
+ * caller, which add the chunks' columns in order, update g and say what the next pass does. A sweep's columns are summed before
+ * it is known whether the errors of the rows, now exact, were small enough: then g stays, and the error is that of (f, g).
+ */
+#include "fastgd.h"
+#include "simd.h"
+#include "sinkhorn_sweeps.h"
+#include "exp_scalar.h"
+
+#define FGD_BODY "sinkhorn_sweeps_body.h"
+#include "isa.h"
+
+int64_t fgd_sinkhorn_chunks(const fgd_transport *t)
+{
+    return (t->rows + sinkhorn_chunk(t) - 1) / sinkhorn_chunk(t);
+}
+
+int64_t fgd_sinkhorn_part(const fgd_transport *t)
+{
+    return 2 * t->width + 8;
+}
+
+void fgd_sinkhorn_begin(fgd_transport *t, int what, double relax)
+{
+    double *shifts = t->shifts;
+    float *single = t->shifts;
+    t->relax = relax;
+    if (what == PASS_COLUMNS)
+        for (int64_t j = 0; j < t->width; j++)
+            t->column[j] = -1.0;
+    for (int64_t j = 0; j < t->width; j++) {
+        double shift = j < t->m && t->g[j] < INFINITY ? t->g[j] * LOG2E : -INFINITY;
+        if (t->single && what == PASS_SWEEP)
+            single[j] = (float)shift;
+        else
+            shifts[j] = shift;
+    }
+}
+
+int fgd_sinkhorn_pass(fgd_transport *t, int what, fgd_job *job)
+{
+    int64_t size = sinkhorn_chunk(t), chunks = fgd_sinkhorn_chunks(t);
+    void *e = fgd_scratch(5 * t->width * (int64_t)sizeof(double));
+    if (!e)
+        return -1;
+    for (int64_t chunk; (chunk = fgd_take(&job->next)) < chunks;) {
+        int64_t lo = chunk * size, hi = FGD_MIN(lo + size, t->rows);
+        double *part = t->part + chunk * fgd_sinkhorn_part(t);
+        if (what == PASS_SWEEP && t->single)
+            FGD_CALL(sinkhorn_chunk_f)(t, lo, hi, e, part);
+        else
+            FGD_CALL(sinkhorn_chunk_d)(t, what, lo, hi, e, part);
+    }
+    free(e);
+    return 0;
+}
+
+int fgd_sinkhorn_fold(fgd_transport *t, int what, double tol, double *error)
+{
+    return FGD_CALL(sinkhorn_fold)(t, what, fgd_sinkhorn_chunks(t), fgd_sinkhorn_part(t), tol, error);
+}
+
+int64_t fgd_sinkhorn_sweep(fgd_transport *t, int64_t count, double tol, double relax, double *errors)
+{
+    int64_t done = 0;
+    for (int what = PASS_SWEEP; done < count && what == PASS_SWEEP; done++) {
+        fgd_sinkhorn_begin(t, what, relax);
+        do {
+            fgd_job job = {0};
+            if (fgd_sinkhorn_pass(t, what, &job) < 0)
+                return -1;
+            what = fgd_sinkhorn_fold(t, what, tol, errors + done);
+        } while (what == PASS_COLUMNS);
+    }
+    return done;
+}
