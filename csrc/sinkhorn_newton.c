@@ -18,9 +18,10 @@ int64_t fgd_semidual_chunks(const fgd_transport *t)
 void fgd_semidual_begin(fgd_semidual *s, double step)
 {
     const fgd_transport *t = s->t;
+    double *shifts = t->shifts;
     for (int64_t j = 0; j < t->width; j++) {
         s->g[j] = j < t->m && t->b[j] > 0.0 ? t->g[j] + step * s->x[j] : -INFINITY;
-        s->shifts[j] = s->g[j] * 0x1.71547652b82fep0;
+        shifts[j] = s->g[j] * LOG2E;
     }
     memcpy(s->f, t->f, (size_t)t->n * sizeof *s->f);
     s->step = step;

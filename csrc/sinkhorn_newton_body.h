@@ -93,21 +93,21 @@ static int64_t FN(newton_keep)(fgd_kept *kept, const double *value, const int32_
 }
 
 /* Row `r` of those with mass. Returns 0 where memory ends. */
-FGD_INLINE int FN(newton_row)(const fgd_semidual *s, const int kind, int64_t r, fgd_kept *kept, double *part, double *e)
+static int FN(newton_row)(const fgd_semidual *s, int64_t r, fgd_kept *kept, double *part, double *e)
 {
     const fgd_transport *t = s->t;
     int64_t i = t->row[r], width = t->width;
     double f = t->f[i], a = t->a[i], base = f * LOG2E, lost, sum = 0.0, *value = e + width;
     int32_t *column = (int32_t *)(value + width + 8);
     if (fabs(f) < INFINITY)
-        FN(exponentials_d)(t, kind, 1, &i, &base, s->shifts, e, &sum);
+        FN(exponentials_d)(t, 1, &i, &base, e, &sum);
     if (!(sum > SMALL && sum < LARGE)) {
-        base = -FN(top_d)(t, kind, i, s->shifts);
+        base = -FN(top_d)(t, i);
         s->f[i] = INFINITY;
         s->size[r] = 0;
         if (base == INFINITY)
             return 1;
-        FN(exponentials_d)(t, kind, 1, &i, &base, s->shifts, e, &sum);
+        FN(exponentials_d)(t, 1, &i, &base, e, &sum);
     }
     double step = fgd_log(a / sum) + (base * LN2 - f);
     s->f[i] = f + step;
@@ -132,11 +132,9 @@ static int FN(newton_rows)(const fgd_semidual *s, int64_t chunk, double *e)
     kept->entries = kept->found = 0;
     kept->rows = hi - lo;
     memset(part, 0, (size_t)(s->t->width + 8) * sizeof *part);
-    SINKHORN_KINDS(s->t->kind, {
-        for (int64_t r = lo; r < hi; r++)
-            if (!FN(newton_row)(s, kind, r, kept, part, e))
-                return 0;
-    });
+    for (int64_t r = lo; r < hi; r++)
+        if (!FN(newton_row)(s, r, kept, part, e))
+            return 0;
     return 1;
 }
 

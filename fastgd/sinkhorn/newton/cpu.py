@@ -25,7 +25,7 @@ class Semidual:
         t = transport.struct
         self._threads = transport.threads
         width, rows, chunks = t.width, t.rows, lib.fgd_semidual_chunks(t)
-        numbers = {"part": chunks * (width + 8), "f": t.n, "g": width, "shifts": width, "next": width, "c": width,
+        numbers = {"part": chunks * (width + 8), "f": t.n, "g": width, "next": width, "c": width,
                    "x": width + 8, "work": 4 * (width + 8) + rows + 16}
         self._keep: list[Any] = [transport]
         self._struct = s = ffi.gc(ffi.new("fgd_semidual *"), lib.fgd_semidual_free)
@@ -76,3 +76,14 @@ class Semidual:
     def density(self) -> float:
         t = self._struct.t
         return self._struct.entries / (t.n * t.m)
+
+
+def sns_solve(start: np.ndarray, index: np.ndarray, w: np.ndarray, r: np.ndarray, v: np.ndarray, tol: float,
+              limit: int) -> tuple[np.ndarray, int]:
+    y, n = np.empty_like(r), len(start) - 1
+    places, columns = ffi.from_buffer("int64_t[]", start), ffi.from_buffer("int32_t[]", index)
+    values, right, null, out = (ffi.from_buffer("double[]", array) for array in (w, r, v, y))
+    count = lib.fgd_sns_solve(n, len(r) - n, places, columns, values, right, null, tol, limit, out)
+    if count < 0:
+        raise MemoryError("no memory for the vectors of the conjugate gradients")
+    return y, count

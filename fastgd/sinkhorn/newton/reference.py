@@ -101,3 +101,24 @@ def _largest(plan: np.ndarray, budget: np.ndarray) -> csr_array:
     last = plan.shape[1] - 1
     least = np.take_along_axis(ranked, np.minimum(counts, last)[:, None], axis=1)  # a class falls whole or not at all
     return csr_array(np.where((classes >= least) & (plan > 0), plan, 0.0))
+
+
+def sns_solve(start: np.ndarray, index: np.ndarray, w: np.ndarray, r: np.ndarray, v: np.ndarray, tol: float,
+              limit: int) -> tuple[np.ndarray, int]:
+    """y of ([I W; W' I] + v v') y = r by conjugate gradients, and how many; W in CSR."""
+    n = len(start) - 1
+    matrix = csr_array((w, index, start), shape=(n, len(r) - n))
+    y, p, r = np.zeros_like(r), r.copy(), r.copy()
+    square, count = float(r @ r), 0
+    end = tol * tol * square
+    while square > end and count < limit:
+        q = p + np.concatenate((matrix @ p[n:], matrix.T @ p[:n])) + (v @ p) * v
+        curvature = float(p @ q)
+        if not curvature > 0:
+            break
+        y += square / curvature * p
+        r -= square / curvature * q
+        square, before = float(r @ r), square
+        p = r + square / before * p
+        count += 1
+    return y, count

@@ -37,8 +37,8 @@ class Step(NamedTuple):
 class Newton:
     """Newton's state on one transport.
 
-    `kernels` is the backend's semi-dual of a transport with fixed marginals in float64. The transport's potentials are at any time
-    those of `error`, with exact rows. After they were changed elsewhere (sweeps, `rescale`), `begin` starts anew.
+    `kernels` is the backend's semi-dual of a transport with fixed marginals in float64. The transport's potentials are always those
+    of `error`, with exact rows. After they were changed elsewhere (sweeps, `rescale`), `begin` starts anew.
     """
 
     def __init__(self, kernels: Any) -> None:
@@ -58,7 +58,7 @@ class Newton:
         return float(self.kernels.density)
 
     def step(self, tol: float) -> Step:
-        """One step towards an error of at most `tol`. Where no trial will do, it is a Sinkhorn update, which cannot increase F."""
+        """One step towards an error of at most `tol`. Where no trial will do: a Sinkhorn update, which cannot increase F."""
         k, error, density = self.kernels, self.error, self.density
         rough = max(min(ROUGH, error), FINE * tol / error)
         x = k.solve(self.shift * min(1.0, error), rough, LIMIT)
@@ -72,10 +72,10 @@ class Newton:
                 self.error = trial.error
                 if t == 1.0:
                     self.shift = max(0.3 * self.shift, LEAST_SHIFT)
-                return Step(trial.error, True, x.count, density, trials)
+                return Step(trial.error, True, x.iterations, density, trials)
             t *= 0.5
         self.shift = min(4.0 * self.shift, MOST_SHIFT)
         k.update()
         self.error = k.evaluate(1.0, min(MOST_DROP, error)).error
         k.accept()
-        return Step(self.error, False, x.count, density, TRIALS + 1)
+        return Step(self.error, False, x.iterations, density, TRIALS + 1)

@@ -16,6 +16,6 @@ class Trial(NamedTuple):
 class Direction(NamedTuple):
     """x, which the kernels keep."""
 
-    count: int  #: conjugate gradients
+    iterations: int  #: conjugate gradients
     slope: float  #: of F along x
     longest: float  #: max |x|
