@@ -414,26 +414,6 @@ int fgd_sinkhorn_pass(fgd_transport *t, int what, fgd_job *job);
 int fgd_sinkhorn_fold(fgd_transport *t, int what, double tol, double *error); /* what to pass next, or -1 */
 int64_t fgd_sinkhorn_sweep(fgd_transport *t, int64_t count, double tol, double relax, double *errors); /* by one caller; sweeps done */
 
-/* ---- sinkhorn: semi-discrete transport (csrc/sinkhorn_semidiscrete_body.h). Arrays of `width` numbers: m padded to a multiple of
- * 8, with y = infinity, log_w = -infinity and zeros elsewhere */
-typedef struct {
-    const double *y;          /* atoms, (d, width) */
-    const double *w, *log_w;  /* their weights */
-    double *g;                /* potentials, in units of the cost */
-    double factor;            /* cost = factor |x - y|^2 */
-    int64_t m, d, width;
-} fgd_atoms;
-
-typedef struct {
-    const double *reg, *step, *bound, *share; /* of each step: regularisation, length, largest |g|, weight in the average */
-    double *average;          /* width numbers */
-    double *work;             /* 2 width numbers */
-} fgd_descent;
-
-/* value: for each step the semi-dual objective at its draws, before it */
-void fgd_sinkhorn_descend(const fgd_atoms *atoms, const double *x, int64_t steps, int64_t batch, const fgd_descent *by, double *value);
-void fgd_sinkhorn_assign(const fgd_atoms *atoms, const double *x, int64_t lo, int64_t hi, int64_t *index, double *least);
-
 /* ---- sinkhorn: Newton's method on the semi-dual (csrc/sinkhorn_newton*.c) */
 typedef struct {
     double *value;            /* entries of some rows, each row filled up with zeros to a multiple of 8 .. */
@@ -451,7 +431,7 @@ typedef struct {
     int32_t *turned_size;     /* .. t->width numbers */
     int64_t *next_place;      /* room for as many */
     double *part;             /* t->width + 8 numbers a chunk */
-    double *f, *g, *shifts, *next; /* the trial: f; and t->width each of g, g in base 2, column sums */
+    double *f, *g, *next;     /* the trial: f, and t->width numbers each of g and column sums */
     double *c;                /* t->width column sums of the potentials held */
     double *x;                /* t->width + 8 numbers: the direction */
     double *work;             /* 4 (t->width + 8) + t->rows + 16 numbers */
@@ -478,6 +458,26 @@ void fgd_semidual_update(fgd_semidual *s); /* the direction of Sinkhorn's update
 int64_t fgd_sns_solve(int64_t n, int64_t m, const int64_t *start, const int32_t *column, const double *value, const double *r,
                         const double *v, double tol, int64_t limit, double *y);
 void fgd_semidual_free(fgd_semidual *s);
+
+/* ---- sinkhorn: semi-discrete transport (csrc/sinkhorn_semidiscrete_body.h). Arrays of `width` numbers: m padded to a multiple of
+ * 8, with y = infinity, log_w = -infinity and zeros elsewhere */
+typedef struct {
+    const double *y;          /* atoms, (d, width) */
+    const double *w, *log_w;  /* their weights */
+    double *g;                /* potentials, in units of the cost */
+    double factor;            /* cost = factor |x - y|^2 */
+    int64_t m, d, width;
+} fgd_atoms;
+
+typedef struct {
+    const double *reg, *step, *bound, *share; /* of each step: regularisation, length, largest |g|, weight in the average */
+    double *average;          /* width numbers */
+    double *work;             /* 2 width numbers */
+} fgd_descent;
+
+/* value: for each step the semi-dual objective at its draws, before it */
+void fgd_sinkhorn_descend(const fgd_atoms *atoms, const double *x, int64_t steps, int64_t batch, const fgd_descent *by, double *value);
+void fgd_sinkhorn_assign(const fgd_atoms *atoms, const double *x, int64_t lo, int64_t hi, int64_t *index, double *least);
 
 /* cdef end */
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,12 @@ def semidual(transport: Any) -> Semidual:
     return Semidual(transport)
 
 
+def _free(keep: list[Any], struct: Any) -> None:
+    """What the core allocated hangs on arrays of `keep`, which must outlive it."""
+    lib.fgd_semidual_free(struct)
+    keep.clear()
+
+
 class Semidual:
     """F at the potentials held, the trial beside it, and the sparsified Hessian. What a pass keeps is memory of the C core."""
 
@@ -28,7 +35,7 @@ class Semidual:
         numbers = {"part": chunks * (width + 8), "f": t.n, "g": width, "next": width, "c": width,
                    "x": width + 8, "work": 4 * (width + 8) + rows + 16}
         self._keep: list[Any] = [transport]
-        self._struct = s = ffi.gc(ffi.new("fgd_semidual *"), lib.fgd_semidual_free)
+        self._struct = s = ffi.gc(ffi.new("fgd_semidual *"), partial(_free, self._keep))
         for name, size in numbers.items():
             setattr(s, name, self._memory("double", size))
         s.size, s.turned_size = self._memory("int32_t", rows), self._memory("int32_t", width)
