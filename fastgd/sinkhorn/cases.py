@@ -130,7 +130,7 @@ def _same_potentials(budget: float, result: Any, expected: Any) -> float:
 def _right_columns(budget: float, result: Any, inputs: Inputs) -> float:
     """The sums of some of the columns, which the last update made right."""
     (f, g), some = result, slice(None, None, 101)
-    cost = inputs["cost"][:, some] if "cost" in inputs else _distances({**inputs, "y": inputs["y"][some]})
+    cost = inputs["cost"][:, some].astype(np.float64) if "cost" in inputs else _distances({**inputs, "y": inputs["y"][some]})
     sums = np.exp(f[:, None] + g[some] - cost / inputs["reg"]).sum(axis=0)
     return float(np.abs(sums / inputs["b"][some] - 1.0).max()) / budget
 
@@ -189,7 +189,7 @@ DEFAULT = {("cloud.001", 1e-6), ("grid2", 1e-9)}
 
 
 def _solutions() -> list[Case]:
-    sizes = [("assign", 64), ("cloud.01", 64), ("assign", 500)]
+    sizes = [("cloud.01", 64), ("cloudw", 64), ("assign", 500)]
     sizes += [(name, 1024 if name.startswith("grid") else 1000) for name in problems.NAMES]
     cases = [_solution(operation, name, n, tol) for name, n in sizes for tol in (1e-6, 1e-9) for operation in ("solve", "auto")]
     return cases + [_solution(operation, name, 2000, 1e-6) for name in ("assign", "cloud.001") for operation in ("solve", "auto")]

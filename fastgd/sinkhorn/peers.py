@@ -34,11 +34,15 @@ _started: dict[str, int] = {}
 
 
 def affordable(solve: Callable[[int], Any], probe: int = 10) -> int:
-    """The number of iterations that CAP_S allows, from the second of two runs of a few of them."""
+    """The number of iterations that CAP_S allows, from runs of ever more of them, the last of 20 ms at least."""
     solve(probe)
-    start = time.perf_counter()
-    solve(probe)
-    return max(probe, int(CAP_S * probe / (time.perf_counter() - start)))
+    while True:
+        start = time.perf_counter()
+        solve(probe)
+        seconds = time.perf_counter() - start
+        if seconds > 0.02 or probe > 10**5:  # or it has converged long before
+            return max(probe, int(CAP_S * probe / seconds))
+        probe *= 4
 
 
 # -------------------------------------------------------------------------------------------------------------- POT
