@@ -166,7 +166,7 @@ def _ott_program(inputs: Inputs, tol: float, most: int, inner: int) -> tuple[Any
 
     def run(*arguments: Any) -> Any:
         *costs, a, b, f, g = arguments
-        made = (cloud.PointCloud(*costs, epsilon=reg, batch_size=min(len(costs[0]), 1000)) if online
+        made = (cloud.PointCloud(*costs, epsilon=reg, batch_size=1000 if len(costs[0]) > 4000 else None) if online
                 else geometry.Geometry(cost_matrix=costs[0], epsilon=reg))
         out = solver(problem(made, a=a, b=b), init=(f, g))
         return out.f, out.g, out.converged
