@@ -162,9 +162,9 @@ def peer_lines(result: Result) -> list[str]:
     if result.timing is None:
         return []
     own = result.timing.median
-    lines = [f"    {name:<14}{seconds(peer.median):>10}   fastgd is {significant(peer.median / own)}x as fast"
+    lines = [f"    {name:<16}{seconds(peer.median):>10}   fastgd is {significant(peer.median / own)}x as fast"
              for name, peer in sorted(result.peers.items(), key=lambda item: item[1].median)]
-    return lines + [f"    {name:<14}{why}" for name, why in result.missing.items()]
+    return lines + [f"    {name:<16}{why}" for name, why in result.missing.items()]
 
 
 def compare(old: dict[str, Any], new: dict[str, Any], fail_over: float | None) -> tuple[str, bool]:

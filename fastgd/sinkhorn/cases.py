@@ -81,7 +81,7 @@ def _given(inputs: Inputs) -> Inputs:
 def _case(name: str, n: int, **fields: Any) -> Case:
     """Defaults of the room: what is too long for the reference is not timed there."""
     default: Inputs = {"room": "sinkhorn", "name": name, "size": _size(n), "dtype": "float64", "flops": 0, "roof": "read",
-                       "reference": _given, "reference_s": 1e-7 * n * n * 30, "device_inputs": (), "default": n < 100}
+                       "reference": _given, "reference_s": 6e-6 * n * n, "device_inputs": (), "default": n < 100}
     return Case(**{**default, **fields})
 
 
@@ -187,7 +187,7 @@ def _solve(method: str, inputs: Inputs, backend: str | None = None, num_threads:
 
 
 def _own(method: str) -> Callable[[Inputs], Any]:
-    return lambda inputs: _solve(method, inputs, max_iter=30_000 if method == "sinkhorn" else 300)
+    return lambda inputs: _solve(method, inputs, max_iter=30_000 if method == "sinkhorn" else 100)
 
 
 OWN = {method: _own(method) for method in ("sinkhorn", "newton", "sns")}
@@ -214,15 +214,15 @@ def _solutions() -> list[Case]:
 
 
 def _sns(n: int, seed: int) -> Case:
-    """Sinkhorn-Newton-Sparse's own problem: twenty sweeps, and then ten Newton steps at most."""
+    """Sinkhorn-Newton-Sparse's own problem: twenty sweeps, and ten Newton steps at most, to what other libraries can reach."""
     def setup() -> Inputs:
         cost, a, b = problems.assign(n, seed)
-        return {"cost": cost, "a": a, "b": b, "reg": 1 / 1200, "tol": 1e-12}
+        return {"cost": cost, "a": a, "b": b, "reg": 1 / 1200, "tol": 1e-11}
 
     def check(solution: Any, inputs: Inputs) -> float:
         return max(_solved(solution, inputs), solution.iterations["newton"] / 10)
 
-    return _case(f"sns/{n}-seed{seed}", n, params={"n": n, "tol": 1e-12, "seed": seed}, setup=setup, run=partial(_solve, "sns"),
+    return _case(f"sns/{n}-seed{seed}", n, params={"n": n, "tol": 1e-11, "seed": seed}, setup=setup, run=partial(_solve, "sns"),
                  check=check, nbytes=8 * n * n, peers=dict(peers.SECOND_ORDER), judge=_judge, default=n < 100 or not seed)
 
 
