@@ -12,6 +12,8 @@ from fastgd.bench import report, roofs, runner
 from fastgd.bench.case import ROOMS, SIZES, Case, all_cases, prepared, start_peer
 from fastgd.bench.timing import interleaved
 from fastgd.robust import cases as robust_cases
+from fastgd.sinkhorn import cases as sinkhorn_cases
+from fastgd.sinkhorn import problems
 
 CHECK = runner.Options(check_only=True)
 NO_PEERS = runner.Options(peers=(), min_time=1e-4, threads=(1,))
@@ -222,6 +224,17 @@ def test_peers(monkeypatch):
     assert set(chosen.peers) == {"plain"} and not chosen.missing
 
 
+def test_a_peer_with_a_wrong_answer_is_not_timed(monkeypatch):
+    monkeypatch.setattr(runner, "backend_of_auto", lambda: "cpu")
+    peers = {"right": lambda inputs: 6.0, "prepared": prepared(lambda inputs: lambda: 6.0), "far": lambda inputs: 5.0}
+    case = fake(peers=peers, judge=lambda inputs, answer: "" if answer == 2 * inputs["x"].sum() else f"{answer} of 6")
+    result = run_one(case, runner.Options(min_time=1e-4, threads=(1,)))
+    assert set(result.peers) == {"right", "prepared"}
+    assert result.missing["far"].startswith("wrong: 5.0 of 6, after ")
+    only = run_one(fake(peers={"far": peers["far"]}, judge=case.judge), runner.Options(min_time=1e-4, threads=(1,)))
+    assert only.best_peer is None and report.cells(only)[-1] == "- (all wrong)"
+
+
 def test_prepared_peers_prepare_once():
     calls = []
     call = start_peer(prepared(lambda inputs: calls.append("prepare") or (lambda: calls.append("work"))), {})
@@ -241,6 +254,44 @@ def test_installed_peers_of_the_robust_room_run(name):
             if result.status == "unavailable":
                 pytest.skip("the C core is not built")
             assert name in result.peers or result.missing[name] == "not installed", result.missing
+
+
+@pytest.mark.parametrize("operation", ["solve", "iteration", "iteration_points", "points", "batch"])
+def test_installed_peers_of_the_transport_room_run(operation):
+    """Right ones are timed; those whose error is not the one asked for say it."""
+    case = next(case for case in all_cases(("sinkhorn",)) if case.size == "tiny" and case.operation == operation)
+    for name in case.peers:
+        result = run_one(case, runner.Options(backends=("cpu",), peers=(name,), min_time=1e-4, threads=(1,)))
+        if result.status == "unavailable":
+            pytest.skip("the C core is not built")
+        why = result.missing.get(name, "")
+        assert name in result.peers or why == "not installed" or (why.startswith("wrong: error") and name == "geomloss"), why
+
+
+@pytest.mark.parametrize("name", ["assign", "cloud.001", "cloud.01", "cloudw", "grid2", "grid1"])
+def test_transport_problems(name):
+    """Of the size asked for, costs scaled, the same every time."""
+    (cost, a, b), reg, known = problems.named(name, 50)
+    n = 49 if name.startswith("grid") else 50
+    assert cost.shape == (n, n) and 0 < cost.max() <= 1 and cost.min() >= 0 and reg > 0 and known == 0.0
+    assert a.min() > 0 and b.min() > 0 and np.allclose([a.sum(), b.sum()], 1.0, rtol=1e-13, atol=0)
+    assert all(np.array_equal(x, y) for x, y in zip(problems.named(name, 50).transport, (cost, a, b), strict=True))
+
+
+def test_transport_checks_reject_a_wrong_result():
+    case = next(case for case in all_cases(("sinkhorn",)) if case.name == "solve/cloud.01-64-1e-6")
+    inputs = case.setup()
+    right = case.run(inputs, backend="reference", num_threads=1)
+    assert case.check(right, case.reference(inputs)) <= 1.0 and case.judge(inputs, right) == ""
+    assert case.check(right, {**inputs, "tol": 1e-12}) > 1.0 and case.check(right, {**inputs, "known": 1.0}) > 1.0
+    plan = right.plan()
+    assert case.judge(inputs, plan) == case.judge(inputs, (right.f, right.g)) == ""
+    assert case.judge(inputs, plan * 1.01) == "error 0.02 of 1e-06"
+    assert case.judge(inputs, plan * np.nan) == "error inf of 1e-06"
+    iteration = next(case for case in all_cases(("sinkhorn",)) if case.name == "iteration/64")
+    f, g = iteration.reference(inputs := iteration.setup())
+    assert iteration.check((f + 1.0, g - 1.0), (f, g)) <= 1.0 < iteration.check((f + 1e-8 * np.arange(64), g), (f, g))
+    assert sinkhorn_cases._right_columns(1e-9, (f, g), inputs) <= 1.0 < sinkhorn_cases._right_columns(1e-9, (f, g + 1e-8), inputs)
 
 
 # ------------------------------------------------------------------------------------------------ timing, roofs
@@ -263,6 +314,7 @@ def test_number_of_samples():
 
     assert timing(11.0, 11.0).samples == 1
     assert timing(3.0, 3.0).samples == 3
+    assert timing(1.0, 0.7).samples == 5
     assert timing(1.0, 0.5).samples == 9  # slow: the fewest
     assert timing(1.0, 0.001).samples == 300  # until min_time is full
     assert timing(1e-3, 1e-7, min_time=1e-9).samples == 9

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-ROOMS = ("robust", "compress", "dro", "random")
+ROOMS = ("robust", "compress", "dro", "sinkhorn", "random")
 SIZES = ("tiny", "small", "medium", "large")
 
 
@@ -41,6 +41,8 @@ class Case:
     left_out: dict[str, str] = field(default_factory=dict)  #: peers not run on this input, and why
     kernel: Callable[[dict[str, Any]], Callable[[], Any]] | None = None  #: the bare kernel, prepared; for roof "call"
     reference_s: float = 0.0  #: predicted time of backend="reference", 0 when it is short
+    #: (inputs, a peer's answer) -> what is wrong with it, "" where it counts; for peers that may end without an answer
+    judge: Callable[[dict[str, Any], Any], str] | None = None
     default: bool = True  #: part of a run without arguments
     items: int = 0  #: draws, updates, .. of one call, where the time of one is what counts; roof "lines": a cache line each
     device_inputs: tuple[str, ...] = ("x",)  #: the inputs that backend "cuda" wants on the device

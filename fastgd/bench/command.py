@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("filter", nargs="?", metavar="FILTER", help='regular expression, searched in "room/operation/input"; large '
                                                     "inputs only with --size or when nothing else matches")
-    add("--room", metavar="NAMES", help="robust, compress, dro, random (default: all)")
+    add("--room", metavar="NAMES", help="robust, compress, dro, sinkhorn, random (default: all)")
     add("--size", metavar="SIZES", help="tiny, small, medium, large; or a shape such as n=32,d=100000")
     add("--dtype", metavar="NAMES", help="float32, float64, float16, bfloat16")
     add("--backend", metavar="NAMES", help="cpu, cuda, reference (default: what host arrays get)")

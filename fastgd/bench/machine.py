@@ -17,7 +17,7 @@ from .roofs import cache_bytes
 
 #: Packages whose version may explain a result.
 PACKAGES = ("numpy", "scipy", "numba", "numba-cuda", "cffi", "torch", "cupy", "byzfl", "flwr", "simsimd", "randomgen",
-            "cpprb", "tianshou", "torchrl", "scikit-learn", "threadpoolctl")
+            "cpprb", "tianshou", "torchrl", "POT", "regot", "ott-jax", "jax", "geomloss", "scikit-learn", "threadpoolctl")
 
 
 def machine(backends: tuple[str, ...] = ()) -> dict[str, Any]:

@@ -62,7 +62,9 @@ def _peer_cell(result: Result) -> str:
         return f"{significant(result.best_peer[1])}x ({result.best_peer[0]})"
     if result.missing:
         absent = [name for name, why in result.missing.items() if why == "not installed"]
-        return f"- ({', '.join(absent)} not installed)" if absent else "- (left out)"
+        if absent:
+            return f"- ({', '.join(absent)} not installed)"
+        return "- (all wrong)" if any(why.startswith("wrong: ") for why in result.missing.values()) else "- (left out)"
     return ""
 
 
@@ -160,9 +162,9 @@ def peer_lines(result: Result) -> list[str]:
     if result.timing is None:
         return []
     own = result.timing.median
-    lines = [f"    {name:<14}{seconds(peer.median):>10}   fastgd is {significant(peer.median / own)}x as fast"
+    lines = [f"    {name:<16}{seconds(peer.median):>10}   fastgd is {significant(peer.median / own)}x as fast"
              for name, peer in sorted(result.peers.items(), key=lambda item: item[1].median)]
-    return lines + [f"    {name:<14}{why}" for name, why in result.missing.items()]
+    return lines + [f"    {name:<16}{why}" for name, why in result.missing.items()]
 
 
 def compare(old: dict[str, Any], new: dict[str, Any], fail_over: float | None) -> tuple[str, bool]:

@@ -184,9 +184,14 @@ def _start_peers(result: Result, inputs: dict[str, Any],
         if options.peers is not None and name not in options.peers:
             continue
         try:
-            call = start_peer(peer, {**inputs, "num_threads": result.threads})
-            with limited_threads(result.threads):
-                first[name] = wall_clock(call, 1)
+            with limited_threads(result.threads):  # a preparation may be work already
+                call = start_peer(peer, {**inputs, "num_threads": result.threads})
+            with limited_threads(result.threads):  # libraries that were imported above too
+                answer, seconds = _answered(call)
+            if result.case.judge and (wrong := result.case.judge(inputs, answer)):
+                result.missing[name] = f"wrong: {wrong}, after {seconds:.3g} s"
+                continue
+            first[name] = seconds
         except ImportError:
             result.missing[name] = "not installed"
         except Exception as error:  # a peer that breaks must not end the run; its error is its result
@@ -194,6 +199,13 @@ def _start_peers(result: Result, inputs: dict[str, Any],
         else:
             calls[name] = call
     return calls, first
+
+
+def _answered(call: Callable[[], Any]) -> tuple[Any, float]:
+    """What a call returns, and its seconds."""
+    answers: list[Any] = []
+    seconds = wall_clock(lambda: answers.append(call()), 1)
+    return answers[0], seconds
 
 
 def _reference_seconds(case: Case, inputs: dict[str, Any], options: Options) -> float | None:

@@ -21,8 +21,8 @@ REWARM_S = 20e-3
 #: Pause before a turn among several contestants: worker threads of BLAS and OpenMP libraries keep spinning on their cores
 #: for some 30 ms after their work, and whoever came next would pay for it.
 SETTLE_S = 40e-3
-#: Seconds above which a call gets three samples, and above which its first call is its only one.
-SLOW_S, VERY_SLOW_S = 2.0, 10.0
+#: Seconds above which a call gets five samples at most, three, and its first call as its only one.
+LONG_S, SLOW_S, VERY_SLOW_S = 0.5, 2.0, 10.0
 MIN_SAMPLES, MAX_SAMPLES = 9, 2000
 
 Clock = Callable[[Callable[[], Any], int], float]
@@ -95,6 +95,8 @@ class _Contestant:
             return True
         if self.seconds >= SLOW_S:
             return count >= 3
+        if self.seconds > LONG_S:
+            return count >= 5
         return count >= MAX_SAMPLES or (count >= MIN_SAMPLES and sum(self.samples) * self.times >= self.min_time)
 
     def take_turn(self, settle: bool) -> None:
@@ -117,8 +119,8 @@ def interleaved(calls: dict[str, Callable[[], Any]], *, min_time: float = 0.3, c
                 first: Mapping[str, float] = MappingProxyType({})) -> dict[str, Timing]:
     """Time several functions that do the same work, in turns of a few samples, so that noise of the machine hits all.
 
-    Each is warmed up, then sampled at least 9 times and for `min_time` seconds in sum; calls over 2 s get 3 samples,
-    a call over 10 s only its first one. `first` has the times of first calls that were made already.
+    Each is warmed up, then sampled at least 9 times and for `min_time` seconds in sum; calls over 0.5 s get 5 samples, calls
+    over 2 s 3, a call over 10 s only its first one. `first` has the times of first calls that were made already.
     """
     with no_collection():
         contestants = {name: _Contestant(call, clock, min_time, first.get(name)) for name, call in calls.items()}
