@@ -61,7 +61,7 @@ class Settings:
     images: int = 870
     reg: float = 0.002
     digits_reg: float = 0.05
-    penalty: float = 0.02
+    penalty: float = 0.1
     tol: float = 1e-9
     limit: float = 5.0
     seed: int = 0
@@ -181,7 +181,8 @@ def draw(runs: list[Run], match: Matched, settings: Settings, path: Path) -> Non
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(12.0, 6.4), layout="constrained")
-    top, bottom = figure.subfigures(2, 1, height_ratios=(3.2, 1.0))
+    parts: Any = figure.subfigures(2, 1, height_ratios=(3.2, 1.0))
+    top, bottom = parts
     grid = top.subplots(1, len(PROBLEMS), sharey=True)
     lines: dict[str, Any] = {}
     for axes, problem in zip(grid, PROBLEMS, strict=True):
