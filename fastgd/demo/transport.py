@@ -12,8 +12,9 @@ both directions. The plan must use every colour of the other picture as often as
 sky, of the other a dark background, so part of the sky becomes dark. With `marginal_penalty` the proportions are free, at a
 price, and colours go where they are near: the sheet's last column.
 
-Errors and times over a run are those at which the solver calls back: after each sweep and each Newton step. A method that has
-not converged after `--limit` seconds is stopped, and said to be so.
+Errors and times over a run are those at which the solver calls back: after each sweep and each Newton step. While epsilon is
+scaled down, in the first sweeps of "newton", the error is that of the larger regularisation. A method that has not converged
+after `--limit` seconds is stopped, and said to be so.
 
 References
 ----------
@@ -57,7 +58,7 @@ TICKS = 100  # of the progress bar, a run
 class Settings:
     """What to solve, and how far."""
 
-    pixels: int = 2000
+    pixels: int = 3000
     images: int = 870
     reg: float = 0.002
     digits_reg: float = 0.05
@@ -180,8 +181,8 @@ def draw(runs: list[Run], match: Matched, settings: Settings, path: Path) -> Non
     """Draw the errors over time, a panel a problem, and pairs of digits."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(12.0, 6.4), layout="constrained")
-    parts: Any = figure.subfigures(2, 1, height_ratios=(3.2, 1.0))
+    figure = Figure(figsize=(12.0, 6.6), layout="constrained")
+    parts: Any = figure.subfigures(2, 1, height_ratios=(4.0, 1.0))
     top, bottom = parts
     grid = top.subplots(1, len(PROBLEMS), sharey=True)
     lines: dict[str, Any] = {}
@@ -192,7 +193,8 @@ def draw(runs: list[Run], match: Matched, settings: Settings, path: Path) -> Non
         axes.set_title(f"{problem}: {size} a side", fontsize=11)
         axes.set_yscale("log")
         axes.axhline(settings.tol, color="0.5", linewidth=0.8)
-        axes.set_xlim(0.0)
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter("{x:g}")
         axes.set_xlabel("seconds")
         axes.grid(color="0.9", linewidth=0.8)
         axes.set_axisbelow(True)
@@ -213,9 +215,9 @@ def _curve(axes: Any, run: Run, lines: dict[str, Any]) -> None:
     axes.plot(run.times[-1:], run.errors[-1:], "o" if done else "x", color=color, markersize=5 if done else 8)
 
 
-def _pairs(figure: Any, match: Matched, count: int = 30) -> None:
+def _pairs(figure: Any, match: Matched, count: int = 26) -> None:
     """Images above and their partners below, framed where the digits differ."""
-    grid = figure.subplots(2, count)
+    grid = figure.subplots(2, count, gridspec_kw={"hspace": 0.0})
     for column in range(count):
         other = match.partner[column]
         wrong = match.data.labels[column] != match.data.other_labels[other]
