@@ -57,7 +57,7 @@ def test_all_methods_find_the_same_plan(small):
     assert {r["status"] for r in results} == {"converged"} and max(r["error"] for r in results) <= 1e-9
     for problems in (transport.PROBLEMS[:2], transport.PROBLEMS[2:]):
         values = [r["value"] for r in results if r["problem"] in problems]
-        assert values == pytest.approx([values[0]] * len(values), rel=1e-9)
+        assert values == pytest.approx([values[0]] * len(values), rel=1e-8)  # first order in the error
     assert results[-1]["value"] < results[0]["value"]  # more plans to choose from, and what they lose is priced
 
 

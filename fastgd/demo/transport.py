@@ -58,7 +58,7 @@ TICKS = 100  # of the progress bar, a run
 class Settings:
     """What to solve, and how far."""
 
-    pixels: int = 3000
+    pixels: int = 2000
     images: int = 870
     reg: float = 0.002
     digits_reg: float = 0.05
@@ -195,6 +195,7 @@ def draw(runs: list[Run], match: Matched, settings: Settings, path: Path) -> Non
         axes.axhline(settings.tol, color="0.5", linewidth=0.8)
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter("")
         axes.set_xlabel("seconds")
         axes.grid(color="0.9", linewidth=0.8)
         axes.set_axisbelow(True)
@@ -215,20 +216,21 @@ def _curve(axes: Any, run: Run, lines: dict[str, Any]) -> None:
     axes.plot(run.times[-1:], run.errors[-1:], "o" if done else "x", color=color, markersize=5 if done else 8)
 
 
-def _pairs(figure: Any, match: Matched, count: int = 26) -> None:
-    """Images above and their partners below, framed where the digits differ."""
-    grid = figure.subplots(2, count, gridspec_kw={"hspace": 0.0})
-    for column in range(count):
-        other = match.partner[column]
-        wrong = match.data.labels[column] != match.data.other_labels[other]
-        for axes, image in zip(grid[:, column], (match.data.images[column], match.data.others[other]), strict=True):
+def _pairs(figure: Any, match: Matched) -> None:
+    """Images above and their partners below: the first 22, then some whose digits differ."""
+    wrong = np.flatnonzero(match.data.labels != match.data.other_labels[match.partner])
+    shown = np.concatenate([np.arange(22), wrong[wrong >= 22][:4]])
+    grid = figure.subplots(2, len(shown), gridspec_kw={"hspace": 0.0})
+    for column, place in zip(grid.T, shown, strict=True):
+        different = place in wrong
+        for axes, image in zip(column, (match.data.images[place], match.data.others[match.partner[place]]), strict=True):
             axes.imshow(image.reshape(8, 8), cmap="gray_r", vmin=0.0, vmax=1.0)
             axes.set_xticks([])
             axes.set_yticks([])
             for spine in axes.spines.values():
-                spine.set(color=COLORS[0] if wrong else "0.8", linewidth=2.5 if wrong else 0.6)
-    figure.suptitle("images of the first set and their likeliest partners in the second, framed where the digit is another",
-                    fontsize=11)
+                spine.set(color=COLORS[0] if different else "0.8", linewidth=2.5 if different else 0.6)
+    figure.suptitle("images of the first set and below them their likeliest partners in the second, framed where digits differ "
+                    f"({len(wrong)} of {len(match.partner)})", fontsize=11)
 
 
 def sheet(rows: list[list[np.ndarray]], settings: Settings, path: Path) -> None:
