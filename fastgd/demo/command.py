@@ -7,7 +7,7 @@ import importlib.util
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -57,17 +57,26 @@ def add_outputs(parser: argparse.ArgumentParser, plot: str) -> None:
 
 def check_outputs(args: argparse.Namespace) -> None:
     """Refusal where results could not be written: better now than after the training."""
-    for name, path in (("--plot", args.plot), ("--json", args.json)):
-        if path is not None and str(path) != "-" and not (path.parent.is_dir() and os.access(path.parent, os.W_OK)):
-            raise Refusal(f"{name} {path}: {path.parent} is not a directory that can be written to")
-    if args.plot is not None and args.plot.suffix.lower() not in _SUFFIXES:
-        raise Refusal(f"--plot {args.plot}: the name must end in {', '.join(_SUFFIXES)}")
+    check_file("--plot", args.plot, _SUFFIXES)
+    check_file("--json", args.json)
 
 
-def check_installed(args: argparse.Namespace) -> None:
-    """Refusal where a package is missing that the training or the picture needs."""
-    wanted = [("sklearn", "scikit-learn", ""), ("matplotlib", "matplotlib", ", or pass --no-plot")]
-    for module, package, otherwise in wanted[: 1 if args.plot is None else 2]:
+def check_file(option: str, path: Path | None, suffixes: Sequence[str] = ()) -> None:
+    """Refusal where there cannot be a file of that name; None and - are no files."""
+    if path is None or (str(path) == "-" and not suffixes):
+        return
+    if not (path.parent.is_dir() and os.access(path.parent, os.W_OK)):
+        raise Refusal(f"{option} {path}: {path.parent} is not a directory that can be written to")
+    if suffixes and path.suffix.lower() not in suffixes:
+        raise Refusal(f"{option} {path}: the name must end in {', '.join(suffixes)}")
+
+
+def check_installed(args: argparse.Namespace, *more: tuple[str, str]) -> None:
+    """Refusal where a package is missing that the training, or `more` (modules and their packages), or the picture needs."""
+    wanted = [("sklearn", "scikit-learn", ""), *((*pair, "") for pair in more)]
+    if args.plot is not None:
+        wanted.append(("matplotlib", "matplotlib", ", or pass --no-plot"))
+    for module, package, otherwise in wanted:
         if importlib.util.find_spec(module) is None:
             raise Refusal(f"this demonstration needs {package}: pip install 'fastgd[bench,plot]'{otherwise}")
 
