@@ -124,7 +124,7 @@ def finish_kernel(kind: Any, c: Any, y: Any, scale: Any, log_b: Any, tau: Any, r
         live = j < g.size and log_b[min(j, g.size - 1)] > -np.inf
         poor = live and column[min(j, g.size - 1)] < least
         base, total = 0.0, 0.0
-        if cuda.syncthreads_or(poor):
+        if cuda.syncthreads_or(np.int32(poor)):
             top, total = _column(kind, c, y, scale, row, f, j, poor, shared)
             base = -top
         if j < g.size and t < COLUMNS:
@@ -134,8 +134,10 @@ def finish_kernel(kind: Any, c: Any, y: Any, scale: Any, log_b: Any, tau: Any, r
 
 
 _VECTOR = "float64[::1]"
-KERNELS: list[tuple[Any, list[str], bool, int | None]] = [
-    (columns_kernel, costs(f"void(COST, {_VECTOR}, float64, int64[::1], {_VECTOR}, {_VECTOR})"), True, None),
-    (fold_kernel, [f"void(float64[:, ::1], {_VECTOR}, {_VECTOR}, float64, {', '.join([_VECTOR] * 4)}, int64, float64)"], True, None),
-    (finish_kernel, costs(f"void(COST, {_VECTOR}, float64, float64, float64, int64[::1], {', '.join([_VECTOR] * 6)}, int64, float64)"), True, None),
+#: The CUDA library's logarithm starts a division with it, and corrects it.
+_LOGARITHM = "rcp.approx", ".ftz"
+KERNELS: list[tuple[Any, ...]] = [
+    (columns_kernel, costs(f"void(COST, {_VECTOR}, float64, int64[::1], {_VECTOR}, {_VECTOR})"), True, 80, *_LOGARITHM),
+    (fold_kernel, [f"void(float64[:, ::1], {_VECTOR}, {_VECTOR}, float64, {', '.join([_VECTOR] * 4)}, int64, float64)"], True, None, *_LOGARITHM),
+    (finish_kernel, costs(f"void(COST, {_VECTOR}, float64, float64, float64, int64[::1], {', '.join([_VECTOR] * 6)}, int64, float64)"), True, 80, *_LOGARITHM),
 ]

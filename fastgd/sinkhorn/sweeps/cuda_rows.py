@@ -230,11 +230,13 @@ def costs(signature: str) -> list[str]:
 
 _SWEEP = costs(f"void(COST, {_VECTOR}, {_VECTOR}, float64, float64, int64[::1], int64, {_VECTOR}, {_VECTOR}, "
                f"float64[:, ::1], {_VECTOR}, {_VECTOR}, int64, float64)")
-KERNELS: list[tuple[Any, list[str], bool, int | None]] = [
-    (make_sweep_kernel(False), _SWEEP, True, 96),
-    (make_sweep_kernel(True), _SWEEP, True, 96),
-    (rows_kernel, costs(f"void(COST, {_VECTOR}, float64, int64[::1], {_VECTOR}, {_VECTOR})"), True, None),
-    (product_kernel, costs(f"void(COST, int64[::1], int64, {', '.join([_VECTOR] * 6)}, float64[:, ::1])"), True, None),
+#: The CUDA library's logarithm starts a division with it, and corrects it.
+_LOGARITHM = "rcp.approx", ".ftz"
+KERNELS: list[tuple[Any, ...]] = [
+    (make_sweep_kernel(False), _SWEEP, True, 112, *_LOGARITHM),
+    (make_sweep_kernel(True), _SWEEP, True, 112, *_LOGARITHM, "ex2.approx"),
+    (rows_kernel, costs(f"void(COST, {_VECTOR}, float64, int64[::1], {_VECTOR}, {_VECTOR})"), True, 80, *_LOGARITHM),
+    (product_kernel, costs(f"void(COST, int64[::1], int64, {', '.join([_VECTOR] * 6)}, float64[:, ::1])"), True, 112),
     (dense_kernel, costs(f"void(COST, {_VECTOR}, {_VECTOR}, float64, float64[:, ::1])"), True, None),
     (transpose_kernel, ["void(float64[:, ::1], float64[:, ::1])"], True, None),
     (convert_kernel, ["void(float32[:, ::1], float64[:, ::1])"], True, None),

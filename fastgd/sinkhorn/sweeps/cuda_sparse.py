@@ -84,8 +84,8 @@ def scan_kernel(start: Any) -> None:
 
 
 _KEEP = costs("void(COST, float64[::1], float64[::1], float64[::1], boolean, int64[::1], int64[::1], float64[::1])")
-KERNELS: list[tuple[Any, list[str], bool, int | None]] = [
-    (keep_rows_kernel, _KEEP, True, None),
-    (keep_columns_kernel, _KEEP, True, None),
+KERNELS: list[tuple[Any, ...]] = [
+    (keep_rows_kernel, _KEEP, True, 80),
+    (keep_columns_kernel, _KEEP, True, 80),
     (scan_kernel, ["void(int64[::1])"], True, None),
 ]
