@@ -414,6 +414,51 @@ int fgd_sinkhorn_pass(fgd_transport *t, int what, fgd_job *job);
 int fgd_sinkhorn_fold(fgd_transport *t, int what, double tol, double *error); /* what to pass next, or -1 */
 int64_t fgd_sinkhorn_sweep(fgd_transport *t, int64_t count, double tol, double relax, double *errors); /* by one caller; sweeps done */
 
+/* ---- sinkhorn: Newton's method on the semi-dual (csrc/sinkhorn_newton*.c) */
+typedef struct {
+    double *value;            /* entries of some rows, each row filled up with zeros to a multiple of 8 .. */
+    int32_t *column;          /* .. whose columns lie beyond the last */
+    int64_t room, entries;    /* both with the zeros */
+    int64_t rows, found;      /* rows, and their entries without the zeros */
+} fgd_kept;
+
+typedef struct {
+    const fgd_transport *t;   /* the potentials held, in float64 */
+    int64_t chunks;           /* fgd_semidual_chunks(): chunk k of the rows with mass .. */
+    fgd_kept *kept;           /* .. keeps these entries of the trial, after a solve in Jacobi's scaling */
+    int32_t *size;            /* of each of t->rows rows, with the zeros */
+    fgd_kept turned;          /* the transposed matrix .. */
+    int32_t *turned_size;     /* .. t->width numbers */
+    int64_t *next_place;      /* room for as many */
+    double *part;             /* t->width + 8 numbers a chunk */
+    double *f, *g, *next;     /* the trial: f, and t->width numbers each of g and column sums */
+    double *c;                /* t->width column sums of the potentials held */
+    double *x;                /* t->width + 8 numbers: the direction */
+    double *work;             /* 4 (t->width + 8) + t->rows + 16 numbers */
+    double drop;              /* of each row's mass, what may be left out */
+    double step, error;       /* the trial: its step along x, |c - b|_1 .. */
+    double change, noise;     /* .. how much F changes, and how uncertain that is by rounding */
+    int64_t entries;          /* .. how many are kept */
+    double tol;               /* the residual to end at, relative to the right side */
+    int64_t limit, count;     /* conjugate gradients */
+    double slope, longest;    /* F's slope along x, and the largest of |x| */
+} fgd_semidual;
+
+int64_t fgd_semidual_chunks(const fgd_transport *t);
+void fgd_semidual_begin(fgd_semidual *s, double step);
+int fgd_semidual_pass(fgd_semidual *s, fgd_job *job);
+void fgd_semidual_fold(fgd_semidual *s);
+int fgd_semidual_evaluate(fgd_semidual *s, double step); /* all three, by one caller */
+void fgd_semidual_accept(fgd_semidual *s);
+int fgd_semidual_solve(fgd_semidual *s, double shift);
+void fgd_semidual_update(fgd_semidual *s); /* the direction of Sinkhorn's update of the columns */
+
+/* Sinkhorn-Newton-Sparse: ([I W; W' I] + v v') y = r by conjugate gradients, W in CSR, of
+ * vectors of n + m numbers. Returns the iterations, -1 where there is no memory. */
+int64_t fgd_sns_solve(int64_t n, int64_t m, const int64_t *start, const int32_t *column, const double *value, const double *r,
+                        const double *v, double tol, int64_t limit, double *y);
+void fgd_semidual_free(fgd_semidual *s);
+
 /* ---- sinkhorn: semi-discrete transport (csrc/sinkhorn_semidiscrete_body.h). Arrays of `width` numbers: m padded to a multiple of
  * 8, with y = infinity, log_w = -infinity and zeros elsewhere */
 typedef struct {

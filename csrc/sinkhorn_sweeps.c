@@ -46,10 +46,7 @@ int fgd_sinkhorn_pass(fgd_transport *t, int what, fgd_job *job)
     for (int64_t chunk; (chunk = fgd_take(&job->next)) < chunks;) {
         int64_t lo = chunk * size, hi = FGD_MIN(lo + size, t->rows);
         double *part = t->part + chunk * fgd_sinkhorn_part(t);
-        if (what == PASS_SWEEP && t->single)
-            FGD_CALL(sinkhorn_chunk_f)(t, lo, hi, e, part);
-        else
-            FGD_CALL(sinkhorn_chunk_d)(t, what, lo, hi, e, part);
+        FGD_CALL(sinkhorn_chunk)(t, what, lo, hi, e, part);
     }
     free(e);
     return 0;

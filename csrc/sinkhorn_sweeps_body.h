@@ -47,24 +47,19 @@ FGD_INLINE void FN(update)(const fgd_transport *t, const int64_t *row, fgd_updat
 #include "sinkhorn_passes.h"
 #include "sinkhorn_fold.h"
 
-/* ---- passes, by chunk; e is scratch of 5 width numbers */
-
-static void FN(sinkhorn_chunk_d)(const fgd_transport *t, int what, int64_t lo, int64_t hi, void *e, double *part)
-{
-    if (what == PASS_SWEEP)
-        SINKHORN_KINDS(t->kind, FN(sweep_chunk_d)(t, kind, lo, hi, e, part));
-    else
-        SINKHORN_KINDS(t->kind, FN(pass_chunk)(t, kind, what, lo, hi, e, part));
-}
-
 #include "sinkhorn_undefine.h"
 #include "sinkhorn_float.h"
 #include "sinkhorn_costs.h"
 #include "sinkhorn_sweeps_real.h"
-
-static void FN(sinkhorn_chunk_f)(const fgd_transport *t, int64_t lo, int64_t hi, void *e, double *part)
-{
-    SINKHORN_KINDS(t->kind == SINKHORN_F64 ? SINKHORN_F32 : t->kind, FN(sweep_chunk_f)(t, kind, lo, hi, e, part));
-}
-
 #include "sinkhorn_undefine.h"
+
+/* A pass over one chunk; e is scratch of 5 width numbers. */
+static void FN(sinkhorn_chunk)(const fgd_transport *t, int what, int64_t lo, int64_t hi, void *e, double *part)
+{
+    if (what != PASS_SWEEP)
+        FN(pass_chunk)(t, what, lo, hi, e, part);
+    else if (t->single)
+        FN(sweep_chunk_f)(t, lo, hi, e, part);
+    else
+        FN(sweep_chunk_d)(t, lo, hi, e, part);
+}

@@ -64,9 +64,9 @@ def regularisation(reg: Any) -> float:
 
 def options(method: Any, tol: Any, max_iter: Any, precision: Any, callback: Any, penalty: Any) -> Options:
     """The options that hold for every problem, checked."""
-    if method not in METHODS:
+    if not isinstance(method, str) or method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
-    if precision not in PRECISIONS:
+    if not isinstance(precision, str) or precision not in PRECISIONS:
         raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
     if penalty is not None and method in ("newton", "sns"):
         raise ValueError(f"method {method!r} needs fixed marginals, but marginal_penalty is given: use method='sinkhorn' or 'auto'")
@@ -127,7 +127,8 @@ def marginal(x: Any, name: str, size: int, dimensions: int) -> np.ndarray:
     if not 1 <= values.ndim <= dimensions or values.shape[-1] != size:
         shapes = f"({size},)" if dimensions == 1 else f"({size},) or (B, {size})"
         raise ValueError(f"{name} must have shape {shapes} to go with the cost, got {values.shape}")
-    low, total = values.min(), values.sum(axis=-1)
+    with np.errstate(over="ignore", invalid="ignore"):
+        low, total = values.min(initial=0.0), values.sum(axis=-1)
     if not low >= 0.0 or not np.all(np.isfinite(total)):
         bad = ~((values.reshape(-1) >= 0.0) & np.isfinite(values.reshape(-1)))
         what = f"a negative number, a NaN or an Inf at {index_list(bad)}" if bad.any() else "a sum that overflows"
@@ -181,7 +182,7 @@ def cloud(x: Any, name: str) -> tuple[np.ndarray, Operand, Callable[[Any], Any]]
 
 def points(x: np.ndarray, y: np.ndarray, metric: Any, scale: Any) -> tuple[Points, float]:
     """The implicit cost and a bound of its spread, from the box around all points."""
-    if metric not in METRICS:
+    if not isinstance(metric, str) or metric not in METRICS:
         raise ValueError(f"metric must be one of {', '.join(METRICS)}, got {metric!r}")
     if x.shape[1] != y.shape[1]:
         raise ValueError(f"x and y must have the same number of coordinates, got {x.shape[1]} and {y.shape[1]}")

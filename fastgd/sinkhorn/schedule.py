@@ -6,18 +6,22 @@ diag(b)^-1/2. With the gap 1 - q, moving potentials by omega = 2 / (1 + sqrt(gap
 means q = (r + omega - 1)^2 / (r omega^2); at a rate of omega - 1 omega may be too large, and the gap is taken larger.
 
 Newton. The conjugate gradients inside need about as many products as relaxed sweeps are left, but of the kept entries only. It
-pays if N_left (1 - DENSE density) > NEWTON_PASSES.
+pays if N_left (1 - DENSE density) > STEPS (1 + BUILD density), in sweeps.
+
+The start. Where the first PROBE sweeps hardly contract, epsilon is scaled down from the spread of the costs first, and Newton
+follows at once if its Hessian is sparse.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from .arguments import Options, Problem
+from .newton.sns import SparseNewton
 from .newton.steps import Newton
 
 #: Sweeps between decisions: the first ones plain, later ones over-relaxed.
@@ -26,8 +30,12 @@ FIRST, CHUNK = 8, 12
 RISE, FALL = 1.3, 6.0
 #: Above this gap plain sweeps contract fast enough.
 EASY = 0.8
-#: Products with a fully dense Hessian cost so many sweeps each; a run of Newton so many sweeps beside products.
-DENSE, NEWTON_PASSES = 2.0, 30.0
+#: In sweeps: a product with a dense Hessian; the passes of a run of Newton, and what a dense Hessian adds to them.
+DENSE, STEPS, BUILD = 3.0, 8.0, 4.0
+#: The first sweeps of all, the ratio of two errors from which on they are slow, and the density at which Newton then takes over.
+PROBE, SLOW, SPARSE = 3, 0.88, 0.25
+#: Sweeps of Sinkhorn-Newton-Sparse.
+PUBLISHED = 20
 #: Epsilon scaling: stages at most, sweeps a stage, and the error from which a stage goes on at once.
 STAGES, STAGE, STAGE_ERROR = 30, 3, 0.1
 
@@ -108,7 +116,7 @@ def relax(run: Run, leave: Callable[[Run], bool] = lambda run: False) -> None:
     while not run.status:
         omega = 2.0 / (1.0 + math.sqrt(run.gap)) if run.gap < EASY else 1.0
         before = t.f.copy(), t.g.copy()
-        errors = run.sweep(CHUNK if omega > 1.0 else FIRST, omega)
+        errors = run.sweep(CHUNK if omega > 1.0 else max(FIRST - len(run.history), PROBE), omega)
         if run.status or len(errors) < 2:
             continue
         if omega > 1.0 and not errors[-1] <= run.last and _worse(run, before):
@@ -128,7 +136,7 @@ def relax(run: Run, leave: Callable[[Run], bool] = lambda run: False) -> None:
 
 def _measure(run: Run, errors: list[float], omega: float) -> None:
     """The gap from the rate of the last sweeps."""
-    start = len(errors) // 2 - 1 if omega == 1.0 else 0
+    start = max(len(errors) // 2 - 1, 0) if omega == 1.0 else 0
     ratio = errors[-1] / errors[start] if errors[start] > 0.0 else 0.0
     rate = ratio ** (1.0 / (len(errors) - 1 - start)) if 0.0 < ratio < math.inf else 1.0
     run.rate = rate
@@ -154,13 +162,13 @@ def _worse(run: Run, before: tuple[np.ndarray, np.ndarray]) -> bool:
     return True
 
 
-def newton(run: Run, kernels: Any, patient: bool) -> None:
+def newton(run: Run, state: Any, name: str, patient: bool) -> None:
     """Newton's steps until the run ends, or, unless `patient`, until two steps in a row were refused."""
     if run.status:
         return
-    run.method = "newton"
-    state, quiet, refused, best = Newton(kernels), 0, 0, math.inf
-    error = state.begin()
+    run.method = name
+    quiet, refused, best = 0, 0, math.inf
+    error = state.begin() if state.error == math.inf else state.error
     if error <= run.options.tol:
         run.status, run.error = "converged", error
     while not run.status:
@@ -205,7 +213,7 @@ def _impossible(run: Run) -> bool:
     return bool(np.any(np.cumsum(t.a[order]) - reached > max(run.options.tol, 1e-12 * float(t.a.sum()))))
 
 
-def drive(transport: Any, problem: Problem, options: Options, init: Any, semidual: Callable[[Any], Any] | None,
+def drive(transport: Any, problem: Problem, options: Options, init: Any, second: Second | None,
           feasible: bool) -> Run:
     """Solve one problem from potentials in units of reg (None: from the cost alone)."""
     run = Run(transport, problem, options)
@@ -218,7 +226,7 @@ def drive(transport: Any, problem: Problem, options: Options, init: Any, semidua
     if not feasible:
         run.status = "infeasible"
     elif options.max_iter > 0:
-        _iterate(run, init is not None, semidual)
+        _iterate(run, init is not None, second)
     if run.status != "converged" or options.precision == "float32":
         run.error = float(sum(transport.error()))
         if run.status == "converged" and not run.error <= options.tol:
@@ -229,28 +237,65 @@ def drive(transport: Any, problem: Problem, options: Options, init: Any, semidua
     return run
 
 
-def _iterate(run: Run, warm: bool, semidual: Callable[[Any], Any] | None) -> None:
+def _iterate(run: Run, warm: bool, second: Second | None) -> None:
     method = run.options.method
-    if method == "newton" and semidual is not None:
+    if method == "sinkhorn" or second is None:
+        relax(run)
+    elif method == "newton":
         if not warm:
             scale(run)
-        newton(run, semidual(run.transport), patient=True)
-    elif method == "sinkhorn" or semidual is None:
-        relax(run)
+        newton(run, second.newton(run.transport), "newton", patient=True)
+    elif method == "sns":
+        run.sweep(min(PUBLISHED, run.left))
+        newton(run, second.sparse_newton(run.transport), "sns", patient=True)
     else:
-        while not run.status:
-            relax(run, lambda run: _pays(run, semidual))
-            newton(run, semidual(run.transport), patient=False)
+        _choose(run, warm, second)
 
 
-def _pays(run: Run, semidual: Callable[[Any], Any]) -> bool:
-    """Whether Newton costs less than the relaxed sweeps that are left; its density is measured when the count may decide."""
-    left = sweeps_left(run)
-    if run.last > 0.5 * float(run.problem.a.sum()) or left < max(NEWTON_PASSES, 2.0 * run.asked):
+def _choose(run: Run, warm: bool, second: Second) -> None:
+    """Sweeps or Newton, as they promise."""
+    states: list[Any] = []
+    if not warm:
+        errors = run.sweep(PROBE)
+        if not run.status and len(errors) > 1 and errors[-1] > SLOW * errors[-2]:
+            scale(run)
+            if not run.status:
+                states.append(second.newton(run.transport))
+                states[0].begin()
+                if states[0].kernels.density > SPARSE:
+                    states.clear()
+
+    def pays(run: Run) -> bool:
+        """Whether Newton costs less than the relaxed sweeps that are left; its density is measured when that may decide."""
+        left = sweeps_left(run)
+        if run.last > 0.5 * float(run.problem.a.sum()) or left < max(STEPS, 2.0 * run.asked):
+            return False
+        state = second.newton(run.transport)
+        state.begin()
+        density = state.kernels.density
+        if left * (1.0 - DENSE * density) > STEPS * (1.0 + BUILD * density):
+            states.append(state)
+            return True
+        run.asked = left
         return False
-    kernels = semidual(run.transport)
-    Newton(kernels).begin()
-    if left * (1.0 - DENSE * kernels.density) > NEWTON_PASSES:
-        return True
-    run.asked = left
-    return False
+
+    while not run.status:
+        if not states:
+            relax(run, pays)
+        if states:
+            newton(run, states.pop(), "newton", patient=False)
+
+
+class Second(NamedTuple):
+    """The backend's second-order kernels."""
+
+    semidual: Callable[[Any], Any]
+    solve: Callable[..., Any]
+
+    def newton(self, transport: Any) -> Newton:
+        """Newton's method on the semi-dual, not begun."""
+        return Newton(self.semidual(transport))
+
+    def sparse_newton(self, transport: Any) -> SparseNewton:
+        """The second stage of Sinkhorn-Newton-Sparse, not begun."""
+        return SparseNewton(transport, self.solve)

@@ -11,11 +11,11 @@ from .. import _threads
 from .._dispatch import Operand, find, runs
 from . import arguments
 from .arguments import Options, Problem
-from .schedule import drive
+from .schedule import Second, drive
 from .solution import Solution
 
 
-@runs("sinkhorn.transport", "sinkhorn.semidual")
+@runs("sinkhorn.transport", "sinkhorn.semidual:float64")
 def solve(cost: Any, a: Any = None, b: Any = None, *, reg: float, method: str = "auto", tol: float = 1e-9, max_iter: int = 10_000,
           init: Any = None, precision: str = "float64", marginal_penalty: Any = None,
           callback: Callable[[int, float], Any] | None = None, backend: str | None = None,
@@ -166,7 +166,7 @@ def solve_points(x: Any, y: Any, a: Any = None, b: Any = None, *, reg: float, me
     return _solved(problem, options, arguments.start(init, a, b, reg), kernels, wrap, arguments.threads(num_threads, n, m))
 
 
-@runs("sinkhorn.transport", "sinkhorn.semidual")
+@runs("sinkhorn.transport", "sinkhorn.semidual:float64")
 def solve_batch(costs: Any, a: Any = None, b: Any = None, *, reg: float, method: str = "auto", tol: float = 1e-9,
                 max_iter: int = 10_000, init: Any = None, precision: str = "float64", marginal_penalty: Any = None,
                 backend: str | None = None, num_threads: int | None = None) -> list[Solution]:
@@ -243,14 +243,15 @@ class _Kernels(NamedTuple):
     """What the chosen backend offers for one call."""
 
     transport: Callable[..., Any]
-    semidual: Callable[[Any], Any] | None  # None: sweeps alone
+    second: Second | None  # None: sweeps alone
     backend: str | None
 
 
 def _kernels(operand: Operand, options: Options, penalty: Any, backend: str | None) -> _Kernels:
     sweeps_alone = penalty is not None or options.precision == "float32" or options.method == "sinkhorn"
-    semidual = None if sweeps_alone else find("sinkhorn.semidual", operand, backend)
-    return _Kernels(find("sinkhorn.transport", operand, backend), semidual, backend)
+    wide = Operand(operand.device, "float64")
+    second = None if sweeps_alone else Second(*(find(f"sinkhorn.{name}", wide, backend) for name in ("semidual", "sns_solve")))
+    return _Kernels(find("sinkhorn.transport", operand, backend), second, backend)
 
 
 def _problems(data: np.ndarray, a: Any, b: Any, reg: float, penalty: Any) -> list[Problem]:
@@ -276,6 +277,6 @@ def _solved(problem: Problem, options: Options, init: Any, kernels: _Kernels, wr
     problem, feasible = arguments.settle(problem)
     transport = kernels.transport(problem.cost, problem.a, problem.b, reg=problem.reg, precision=options.precision,
                                   tau=problem.tau(problem.reg), threads=threads)
-    run = drive(transport, problem, options, init, kernels.semidual if feasible else None, feasible)
+    run = drive(transport, problem, options, init, kernels.second, feasible)
     return Solution(problem, (transport.f.copy(), transport.g.copy()), wrap, kernels.backend, threads, status=run.status,
                     error=run.error, iterations=run.iterations, method=run.method, history=np.array(run.history))

@@ -2,4 +2,4 @@
 
 from ..._dispatch import register
 
-register("sinkhorn", ("semidual",), ("cpu", "reference"), ("float64",), folder="newton")
+register("sinkhorn", ("semidual", "sns_solve"), ("cpu", "reference"), ("float64",), folder="newton")

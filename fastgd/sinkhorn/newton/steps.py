@@ -10,16 +10,16 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
-import numpy as np
-
 #: The Hessian's shift in units of min(1, error) max(b, c) lies between these.
 LEAST_SHIFT, MOST_SHIFT = 1e-3, 1e6
-#: Of a row's mass, the most that the Hessian may leave out.
-MOST_DROP = 0.1
-#: A trial moves no potential further, in units of the regularisation: beyond it, exponentials are no longer predicted.
+#: Of a row's mass the Hessian may leave out this share of the error, and this much at most.
+DROP, MOST_DROP = 0.1, 0.1
+#: Conjugate gradients end at a residual of min(ROUGH, error), but need not go below FINE tol / error: relative to the right side.
+ROUGH, FINE = 0.1, 0.3
+#: A trial moves no potential further, in units of the regularisation.
 LONGEST = 8.0
-#: Halvings of a step before Newton yields to a Sinkhorn update.
-HALVINGS = 3
+#: Trials along one direction before Newton yields to a Sinkhorn update.
+TRIALS = 3
 #: Conjugate gradients a step.
 LIMIT = 500
 
@@ -35,10 +35,10 @@ class Step(NamedTuple):
 
 
 class Newton:
-    """Newton's state on one transport: the error, and how far its models were trusted.
+    """Newton's state on one transport.
 
-    `kernels` is the backend's semi-dual of a transport with fixed marginals in float64. Potentials are the transport's, at any
-    time those of the error reported; a new start after they were changed elsewhere (sweeps, `rescale`) is `begin`.
+    `kernels` is the backend's semi-dual of a transport with fixed marginals in float64. The transport's potentials are always those
+    of `error`, with exact rows. After they were changed elsewhere (sweeps, `rescale`), `begin` starts anew.
     """
 
     def __init__(self, kernels: Any) -> None:
@@ -47,32 +47,35 @@ class Newton:
         self.error = math.inf
 
     def begin(self, drop: float = MOST_DROP) -> float:
-        """Makes the rows exact and the Hessian there; returns the error."""
-        self.error, _ = self.kernels.evaluate(None, drop)
+        """Makes the rows exact and a Hessian that leaves out `drop` of each row; returns the error."""
+        self.error = self.kernels.evaluate(0.0, drop).error
         self.kernels.accept()
         return self.error
 
+    @property
+    def density(self) -> float:
+        """The share of the plan's entries that the next step's Hessian holds."""
+        return float(self.kernels.density)
+
     def step(self, tol: float) -> Step:
-        """One step towards an error of at most `tol`. Rejected steps end in a Sinkhorn update, which cannot increase F."""
-        k, error = self.kernels, self.error
-        density = k.density
-        x, cg = k.solve(self.shift * min(1.0, error), min(0.1, error), LIMIT)
-        x -= (k.b @ x) / k.b.sum()
-        slope = -float(np.abs(x) @ np.abs(k.b - k.c)), float(x @ (k.c - k.b))
-        drop = max(min(MOST_DROP, error * 0.1), 0.1 * tol)
-        t, passes = min(1.0, LONGEST / max(float(np.abs(x).max()), 1e-300)), 0
-        for _ in range(HALVINGS):
-            trial, change = k.evaluate(t * x, drop)
-            passes += 1
-            if change <= 1e-4 * t * slope[1] + 1e-15 * abs(slope[0]) or trial <= tol:
+        """One step towards an error of at most `tol`. Where no trial will do: a Sinkhorn update, which cannot increase F."""
+        k, error, density = self.kernels, self.error, self.density
+        rough = max(min(ROUGH, error), FINE * tol / error)
+        x = k.solve(self.shift * min(1.0, error), rough, LIMIT)
+        drop = max(min(MOST_DROP, DROP * error), 0.1 * tol)
+        t = min(1.0, LONGEST / x.longest) if x.longest > 0 else 0.0
+        for trials in range(1, TRIALS + 1):
+            trial = k.evaluate(t, drop)
+            falls = trial.change <= 1e-4 * t * x.slope or (-t * x.slope <= trial.noise and trial.error < error)
+            if falls or trial.error <= tol:
                 k.accept()
-                self.error = trial
-                self.shift = max(0.3 * self.shift, LEAST_SHIFT) if t == 1.0 else self.shift
-                return Step(trial, True, cg, density, passes)
+                self.error = trial.error
+                if t == 1.0:
+                    self.shift = max(0.3 * self.shift, LEAST_SHIFT)
+                return Step(trial.error, True, x.iterations, density, trials)
             t *= 0.5
         self.shift = min(4.0 * self.shift, MOST_SHIFT)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            update = np.where((k.b > 0) & (k.c > 0), np.log(k.b) - np.log(k.c), 0.0)
-        self.error, _ = k.evaluate(update, min(MOST_DROP, error))
+        k.update()
+        self.error = k.evaluate(1.0, min(MOST_DROP, error)).error
         k.accept()
-        return Step(self.error, False, cg, density, passes + 1)
+        return Step(self.error, False, x.iterations, density, TRIALS + 1)

@@ -32,6 +32,7 @@ class Transport:
                  tau: tuple[float, float], threads: int) -> None:
         self.cost, self.a, self.b, self.threads = cost, a, b, threads
         self.n, self.m = n, m = len(a), len(b)
+        self.reg, self.tau = reg, tau
         self._factor = cost.scale if isinstance(cost, Points) else 1.0
         with np.errstate(divide="ignore"):
             self.log_a, self.log_b = np.log(a), np.log(b)
@@ -89,9 +90,8 @@ class Transport:
 
     def rescale(self, reg: float, tau: tuple[float, float] | None = None) -> None:
         """Another regularisation, with potentials kept in units of the cost."""
-        if hasattr(self, "reg"):
-            self._f *= self.reg / reg
-            self._g *= self.reg / reg
+        self._f *= self.reg / reg
+        self._g *= self.reg / reg
         self.reg, self.tau = reg, tau or self.tau
         self.struct.scale = self._factor / reg
         self.struct.tau_a, self.struct.tau_b = self.tau

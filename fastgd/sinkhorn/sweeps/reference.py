@@ -45,7 +45,8 @@ class Transport:
     def _update(exponents: np.ndarray, logs: np.ndarray, tau: float) -> np.ndarray:
         """tau (log marginal - log sum exp); -inf where the marginal is 0, +inf where nothing can be sent."""
         sums = _log_sum_exp(exponents)
-        return np.where(logs == -np.inf, -np.inf, np.where(sums == -np.inf, np.inf, tau * (logs - sums)))
+        with np.errstate(invalid="ignore"):
+            return np.where(logs == -np.inf, -np.inf, np.where(sums == -np.inf, np.inf, tau * (logs - sums)))
 
     def sweep(self, count: int, tol: float, relax: float = 1.0) -> np.ndarray:
         """Up to `count` times rows, then columns; the error between the two, which ends it before the columns when <= tol.
@@ -53,15 +54,14 @@ class Transport:
         Over-relaxation: a potential moves by `relax` times its step; then the error is that of both marginals.
         """
         errors: list[float] = []
-        live, alive = self.a > 0, self.b > 0
         while len(errors) < count:
             f = self._update(self.g[None, :] - self.cost / self.reg, self.log_a, self.tau[0])
-            self.f[live] += relax * (f - self.f)[live]
+            self.f = _moved(self.f, f, relax)
             errors.append(float(sum(self.error())))
             if errors[-1] <= tol:
                 break
             g = self._update(self.f[None, :] - self.cost.T / self.reg, self.log_b, self.tau[1])
-            self.g[alive] += relax * (g - self.g)[alive]
+            self.g = _moved(self.g, g, relax)
         return np.array(errors)
 
     def error(self) -> tuple[float, float]:
@@ -74,10 +74,9 @@ class Transport:
     def _residual(sums: np.ndarray, marginal: np.ndarray, potential: np.ndarray, tau: float) -> float:
         if tau == 1.0:
             return float(np.abs(sums - marginal).sum())
-        live = marginal > 0
+        live = sums > 0
         s = sums[live]
-        with np.errstate(divide="ignore"):
-            step = tau * (np.log(marginal[live]) - np.log(s) + potential[live]) - potential[live]
+        step = tau * (np.log(marginal[live]) - np.log(s) + potential[live]) - potential[live]
         return float((s * np.abs(step)).sum())
 
     def summary(self) -> tuple[float, float, float]:
@@ -93,9 +92,9 @@ class Transport:
         return self.dense().T @ u
 
     def dense(self) -> np.ndarray:
-        with np.errstate(invalid="ignore"):
-            exponents = self.f[:, None] + self.g[None, :] - self.cost / self.reg
-        return np.exp(np.where(np.isnan(exponents), -np.inf, exponents))
+        """P; nothing where a potential is infinite: such a row or column sends nothing."""
+        f, g = (np.where(potential < np.inf, potential, -np.inf) for potential in (self.f, self.g))
+        return np.exp(f[:, None] + g[None, :] - self.cost / self.reg)
 
     def sparse(self, threshold: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Entries above the threshold, as a CSR matrix's (indptr, indices, data)."""
@@ -107,6 +106,11 @@ class Transport:
 def _distances(points: Points) -> np.ndarray:
     squares = ((points.x[:, None, :] - points.y[None, :, :]) ** 2).sum(axis=2)
     return points.scale * (squares if points.metric == "sqeuclidean" else np.sqrt(squares))
+
+
+def _moved(old: np.ndarray, new: np.ndarray, relax: float) -> np.ndarray:
+    with np.errstate(invalid="ignore"):
+        return np.where(np.isfinite(old) & np.isfinite(new), old + relax * (new - old), new)
 
 
 def _log_sum_exp(exponents: np.ndarray) -> np.ndarray:
