@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-_MODULES = ("sweeps.cuda_rows", "sweeps.cuda_columns", "sweeps.cuda_sparse")
+_MODULES = ("sweeps.cuda_rows", "sweeps.cuda_columns", "sweeps.cuda_sparse", "newton.cuda_kernels")
 
 
 def __getattr__(name: str) -> Any:
