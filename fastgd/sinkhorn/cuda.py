@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-_MODULES = ("sweeps.cuda_rows", "sweeps.cuda_columns", "sweeps.cuda_sparse", "newton.cuda_kernels")
+_MODULES = ("sweeps.cuda_costs", "sweeps.cuda_rows", "sweeps.cuda_columns", "sweeps.cuda_sparse", "sweeps.cuda_batch",
+            "newton.cuda_kernels")
 
 
 def __getattr__(name: str) -> Any:

@@ -82,23 +82,22 @@ def _entry_single(kind: Any, c: Any, y: Any, scale: Any, base: Any, i: Any, j: A
 
 
 @cache
-def make_sweep_kernel(single: bool) -> Any:
-    """Rows of a sweep, with exponentials in float32 or float64.
+def make_update(single: bool) -> Any:
+    """The update of one row by one warp, with exponentials in float32 or float64.
 
-    For each row s = sum_j exp(f_i + g_j - K_ij); f_i := tau (log a_i - log s + f_i), or the part `relax` of that step; partial[chunk]
-    = sums over the chunk's rows of the new entries; error[chunk] = what the rows add to the error. A row whose sum is not to
-    be trusted, after jumps of g, takes its exponentials again, the greatest of them 1.
+    s = sum_j exp(f_i + g_j - K_ij); f_i := tau (log a_i - log s + f_i), or the part `relax` of that step. A row whose sum is not to be
+    trusted, after jumps of g, takes its exponentials again, the greatest of them 1. Into bases[slot] and factors[slot] goes what
+    makes the row's new entries: factor exp(base + g_j - K_ij). Without `here` nothing is sent, and f stays. Returns what the
+    row adds to the error, in the first lane.
     """
-    real = np.float32 if single else np.float64
     small, large, swell = (2.0**-80, 2.0**100, 2.0**30) if single else (SMALL, LARGE, SWELL)
-    row_sum, one = (_row_sum_single, _entry_single) if single else (_row_sum, entry)
+    row_sum = _row_sum_single if single else _row_sum
 
     @cuda.jit(device=True)
-    def update(kind: Any, c: Any, y: Any, scale: Any, a: Any, log_a: Any, tau: Any, relax: Any, i: Any, here: Any, f: Any, g: Any,
-               bases: Any, factors: Any) -> Any:
-        """One row by one warp (`here`: there is a row left for it): its base, its factor, f_i; what it adds to the error."""
+    def update(kind: Any, c: Any, y: Any, scale: Any, a: Any, log_a: Any, tau: Any, relax: Any, i: Any, here: Any, slot: Any, f: Any,
+               g: Any, bases: Any, factors: Any) -> Any:
         lanes = min(32, cuda.blockDim.x)
-        lane, warp = cuda.threadIdx.x % lanes, cuda.threadIdx.x // lanes
+        lane = cuda.threadIdx.x % lanes
         old, simple = f[i], tau == 1.0 and relax == 1.0
         base = opened(old) if here else -np.inf
         total = row_sum(kind, c, y, scale, g, base, i, lane, lanes)
@@ -112,21 +111,29 @@ def make_sweep_kernel(single: bool) -> Any:
             exact = exact_update(total, base, log_a[i], tau)
             following = moved(old, exact, relax)
             factor = growth(total, base, following, a[i], simple)
-        if lane == 0:
-            bases[warp], factors[warp] = base, factor if here else 0.0
-            if here:
-                f[i] = following
-        return row_error(total, factor, exact, following, a[i], tau, simple) if here and lane == 0 else 0.0
+        if lane > 0 or not here:
+            if lane == 0 and slot >= 0:
+                bases[slot], factors[slot] = -np.inf, 0.0
+            return 0.0
+        bases[slot], factors[slot], f[i] = base, factor, following
+        return row_error(total, factor, exact, following, a[i], tau, simple)
+
+    return update
+
+
+@cache
+def make_sweep_kernel(single: bool) -> Any:
+    """Rows of a sweep; partial[chunk] = sums over its rows of the new entries; error[chunk] = what the rows add to the error."""
+    real, update, one = (np.float32, make_update(True), _entry_single) if single else (np.float64, make_update(False), entry)
 
     @cuda.jit
-    def sweep_kernel(kind: Any, c: Any, y: Any, scale: Any, a: Any, log_a: Any, tau: Any, relax: Any, row: Any, per: Any, f: Any, g: Any,
-                     partial: Any, error: Any, errors: Any, at: Any, tol: Any) -> None:
+    def sweep_kernel(kind: Any, c: Any, y: Any, scale: Any, a: Any, log_a: Any, tau: Any, relax: Any, row: Any, per: Any, f: Any,
+                     g: Any, partial: Any, error: Any, errors: Any, at: Any, tol: Any) -> None:
         bases = cuda.shared.array(WARPS, np.float64)  # the simulator tells shared arrays apart by their lines
         factors = cuda.shared.array(WARPS, np.float64)
         sums = cuda.shared.array(WARPS, np.float64)
         t, threads = cuda.threadIdx.x, cuda.blockDim.x
-        lanes = min(32, threads)
-        warps = threads // lanes
+        warp, warps = t // min(32, threads), threads // min(32, threads)
         if at > 0 and errors[at - 1] <= tol:  # an earlier sweep converged
             return
         for chunk in range(cuda.blockIdx.x, partial.shape[0], cuda.gridDim.x):
@@ -135,9 +142,9 @@ def make_sweep_kernel(single: bool) -> Any:
                 partial[chunk, j] = 0.0
             stop = min(row.size, (chunk + 1) * per)
             for first in range(chunk * per, stop, warps):
-                own = first + t // lanes
+                own = first + warp
                 cuda.syncthreads()  # the rows before have been added
-                lost += update(kind, c, y, scale, a, log_a, tau, relax, row[min(own, stop - 1)], own < stop, f, g, bases, factors)
+                lost += update(kind, c, y, scale, a, log_a, tau, relax, row[min(own, stop - 1)], own < stop, warp, f, g, bases, factors)
                 cuda.syncthreads()
                 for j in range(t, g.size, threads):
                     total = real(0.0)
