@@ -24,7 +24,7 @@ _FLOAT64 = np.dtype(np.float64)
 class Problem(NamedTuple):
     """One transport problem as the kernels take it."""
 
-    cost: np.ndarray | Points
+    cost: Any  # (n, m) array, on the host or a device, or Points
     a: np.ndarray  # (n,) float64
     b: np.ndarray  # (m,) float64, of a's sum unless penalised
     reg: float

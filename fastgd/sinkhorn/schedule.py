@@ -295,7 +295,7 @@ class Second(NamedTuple):
     """The backend's second-order kernels."""
 
     semidual: Callable[[Any], Any]
-    solve: Callable[..., Any] | None  #: of Sinkhorn-Newton-Sparse, where that was asked for
+    solve: Any  #: of Sinkhorn-Newton-Sparse, where that was asked for, else None
 
     def newton(self, transport: Any) -> Newton:
         """Newton's method on the semi-dual, not begun."""

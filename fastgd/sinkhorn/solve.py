@@ -29,7 +29,8 @@ def solve(cost: Any, a: Any = None, b: Any = None, *, reg: float, method: str = 
     Parameters
     ----------
     cost : (n, m) array
-        float32 or float64, which are kept as they are, float16 or bfloat16, which become float32. +inf forbids a pair.
+        float32 or float64, which are kept as they are, float16 or bfloat16, which become float32 (on the host). +inf forbids a
+        pair. With a cost on a GPU, marginals and `init` may be there or on the host.
     a, b : (n,), (m,) arrays, optional
         Marginals, finite and at least 0, some above 0; uniform of sum 1 by default. Sums must agree to 1e-6; then b is scaled to
         a's sum. Rows and columns of mass 0 take no part: their potential is -inf.
@@ -74,7 +75,9 @@ def solve(cost: Any, a: Any = None, b: Any = None, *, reg: float, method: str = 
     -----
     Cost: a sweep reads the cost once and takes one exponential an entry; a Newton step takes two to four such passes, and products
     with the kept entries. Memory: O(n + m), with Newton also the kept entries.
-    Deterministic: the same bits for every number of threads and instruction set.
+    Deterministic: the same bits for every number of threads and instruction set; on a GPU the same on every run, and the CPU's to
+    rounding. There method="sns" has no kernel, potentials and dense plans are arrays of the cost's library, a sparse plan is
+    SciPy's on the host, and only what has n or m numbers is copied to the host, to decide with.
 
     References
     ----------
@@ -94,10 +97,11 @@ def solve(cost: Any, a: Any = None, b: Any = None, *, reg: float, method: str = 
     data, operand, wrap = arguments.matrix(cost, "cost", 2)
     kernels = _kernels(operand, options, penalty, backend)
     a, b, init = device.on_host((a, b, init), operand)
-    a, b = arguments.marginals(a, b, *data.shape, penalty is None)
+    n, m = data.shape
+    a, b = arguments.marginals(a, b, n, m, penalty is None)
     reach, masked = arguments.spread(data, "cost")
     problem = Problem(data, a, b, reg, penalty, reach, masked)
-    return _solved(problem, options, arguments.start(init, a, b, reg), kernels, wrap, arguments.threads(num_threads, *data.shape))
+    return _solved(problem, options, arguments.start(init, a, b, reg), kernels, wrap, arguments.threads(num_threads, n, m))
 
 
 @runs("sinkhorn.transport:float64", "sinkhorn.semidual:float64")
@@ -204,7 +208,9 @@ def solve_batch(costs: Any, a: Any = None, b: Any = None, *, reg: float, method:
 
     Notes
     -----
-    Cost: as `solve` for each. Deterministic: the same bits for every number of threads, and as `solve` for each alone.
+    Cost: as `solve` for each. Deterministic: the same bits for every number of threads, and as `solve` for each alone. On a GPU
+    ("auto" and "sinkhorn", float64, n <= 1024, no infinite cost) the first sweeps of all problems are one launch, a block each;
+    only those that have not converged by then go on one after another, and the bits are those of `solve` to within `tol` only.
 
     References
     ----------

@@ -1,7 +1,7 @@
 """Kernels of the semi-dual on a GPU: which entries a row keeps, and conjugate gradients on the Hessian of those.
 
-S = diag(c) - P' diag(1/a) P of the kept entries, under Jacobi's scaling s: q = p - s P' (1/a) P (s p). A product takes the kept entries
-by rows, a warp a row, then by columns, a warp a column: each sum is a tree of fixed shape, without atomics.
+S = diag(c) - P' diag(1/a) P of the kept entries, under Jacobi's scaling s: q = p - s P' (1/a) P (s p). A product takes the kept
+entries by rows, a warp a row, then by columns, a warp a column: each sum is a tree of fixed shape, without atomics.
 
 An iteration is four launches; each block finds their two scalars for itself, in the same order as the others, so that no launch
 reads what it writes and the host need not wait. sizes[k] = the square of the residual before iteration k; once it is not above
@@ -94,8 +94,8 @@ def rows_product_kernel(start: Any, index: Any, value: Any, inverse_a: Any, scal
 
 
 @cuda.jit
-def columns_product_kernel(start: Any, bands: Any, index: Any, value: Any, scale: Any, p: Any, sizes: Any, at: Any, end: Any, w: Any,
-                           q: Any) -> None:
+def columns_product_kernel(start: Any, bands: Any, index: Any, value: Any, scale: Any, p: Any, sizes: Any, at: Any, end: Any,
+                           w: Any, q: Any) -> None:
     """q = p - s P' w."""
     lanes = min(32, cuda.blockDim.x)
     lane, warps = cuda.threadIdx.x % lanes, cuda.blockDim.x // lanes
@@ -158,8 +158,8 @@ _VECTOR, _KEPT = "float64[::1]", "int64[::1], float64[::1]"
 KERNELS: list[tuple[Any, ...]] = [
     (limit_kernel, costs(f"void(COST, {_VECTOR}, float64, {_VECTOR}, {_VECTOR}, {_VECTOR})"), True, 96),
     (rows_product_kernel, [f"void(int64[::1], {_KEPT}, {', '.join([_VECTOR] * 4)}, int64, float64, {_VECTOR})"], True, None),
-    (columns_product_kernel, [f"void(int64[::1], int64, {_KEPT}, {', '.join([_VECTOR] * 3)}, int64, float64, {_VECTOR}, {_VECTOR})"],
-     True, None),
+    (columns_product_kernel, [f"void(int64[::1], int64, {_KEPT}, {', '.join([_VECTOR] * 3)}, int64, float64, {_VECTOR}, "
+                              f"{_VECTOR})"], True, None),
     (step_kernel, [f"void({_VECTOR}, {_VECTOR}, {_VECTOR}, int64, float64, {', '.join([_VECTOR] * 3)})"], True, None),
     (turn_kernel, [f"void({', '.join([_VECTOR] * 3)}, int64, float64, {_VECTOR})"], True, None),
 ]

@@ -1,11 +1,12 @@
 """The transport on a GPU: the methods of `reference.py` on costs or points in device memory. See `cuda_rows` for the sweep.
 
-Everything runs on the stream of the cost's library, in that library's memory. Sweeps decide on the device whether they have converged:
-a call of `sweep` launches all of them and reads their errors once. Potentials live on both sides: the host's are fetched when
-asked for, and taken back before the next kernel. Results agree with the CPU's to rounding: exponentials are the CUDA
-library's, and sums run in another order, the same on every launch.
+Everything runs on the stream of the cost's library, in that library's memory. Sweeps decide on the device whether they have
+converged: a call of `sweep` launches all of them and reads their errors once. Potentials live on both sides: the host's are
+fetched when asked for, and taken back before the next kernel. Results agree with the CPU's to rounding: exponentials are the
+CUDA library's, and sums run in another order, the same on every launch.
 
-Memory: n m / 256 numbers at most for sums of columns beside the cost, O(n + m) else; plans and their sparse parts when asked for.
+Memory: min(n / 4, CHUNKS) m numbers for sums of columns, O(n + m) else; points that are not float64 once more as such; plans and
+their sparse parts when asked for. The kernels have run in Numba's simulator and were compiled; they have not been timed.
 """
 
 from __future__ import annotations
@@ -85,7 +86,8 @@ class Transport:
             self._tiles = -(-self.m // cuda_columns.COLUMNS)
             self._column, self._column_error = call.empty(self.m, _FLOAT), call.empty(self._tiles, _FLOAT)
             self._sums, self._spent = put(np.zeros(self.n)), put(np.zeros(self.n))
-        self.rescale(reg, tau)
+            self._ones = put(np.ones(self.n)), put(np.ones(self.m))
+        self._set(reg, tau)
 
     def _place(self, cost: Any, call: Call) -> None:
         """What kernels see of the cost; points of y are transposed, in float64."""
@@ -118,10 +120,12 @@ class Transport:
 
     def rescale(self, reg: float, tau: tuple[float, float] | None = None) -> None:
         """Another regularisation, with potentials kept in units of the cost."""
-        if hasattr(self, "reg"):
-            for potential in (self.f, self.g):
-                potential *= self.reg / reg
-        self.reg, self.tau = reg, tau or self.tau
+        for potential in (self.f, self.g):
+            potential *= self.reg / reg
+        self._set(reg, tau or self.tau)
+
+    def _set(self, reg: float, tau: tuple[float, float]) -> None:
+        self.reg, self.tau = reg, tau
         self.described = self._kind, self._c, self._y, self._factor / reg
 
     # ---- kernels on any potentials in device memory
@@ -134,9 +138,9 @@ class Transport:
         """f from g."""
         self.run(call, rows_kernel, 32 * self.row.size, self.device_log_a, self.tau[0], self.row, f, g)
 
-    def products(self, call: Call, f: Any, g: Any, u: np.ndarray | None = None, v: np.ndarray | None = None) -> tuple[Any, Any, Any]:
-        """P v, P' u and the rows' sums of C P, in memory of the next call too."""
-        u, v = (self.put(np.ones(size) if x is None else np.asarray(x, _FLOAT)) for x, size in ((u, self.n), (v, self.m)))
+    def products(self, call: Call, f: Any, g: Any, u: Any = None, v: Any = None) -> tuple[Any, Any, Any]:
+        """P v, P' u (ones by default) and the rows' sums of C P, in memory that the next call uses too."""
+        u, v = (ones if x is None else self.put(np.asarray(x, _FLOAT)) for x, ones in zip((u, v), self._ones, strict=True))
         self.run(call, product_kernel, cuda_rows.THREADS * self._partial.shape[0], self.row, self._per, f, g, u, v, self._sums,
                  self._spent, self._partial)
         self._fold(call, g, self._column, 0, 0.0)
@@ -147,7 +151,7 @@ class Transport:
                  self._column, self._column_error, errors, at, tol, threads=cuda_columns.THREADS)
 
     def keep(self, call: Call, kernel: Any, work: int, size: int, f: Any, g: Any, limit: Any) -> tuple[Any, Any, Any]:
-        """Starts of `size` lists, indices and values of the entries from `limit` on, each row's own. The host reads their number."""
+        """Starts of `size` lists, indices and values of the entries from each row's `limit` on. The host reads their number."""
         start = upload(call, call.empty(size + 1, _INT), np.zeros(size + 1, np.int64))
         none = call.empty(0, _INT), call.empty(0, _FLOAT)
         self.run(call, kernel, work, f, g, limit, False, start, *none)

@@ -1,8 +1,8 @@
 """Many small problems at once on a GPU, one block each: start, over-relaxed sweeps and their decisions without the host.
 
-The rules are those of `schedule.relax`: the gap measured over each run of sweeps sets the next relaxation. In place of its look at
-the dual potential, a run after which the error has grown takes the gap four times as large. A block ends at the tolerance, after
-`most` sweeps, or when three runs in a row have gained nothing; what is not converged then is the host's driver's to go on with.
+The rules are those of `schedule.relax`: the gap measured over each run of sweeps sets the next relaxation. In place of its look
+at the dual potential, a run after which the error has grown takes the gap four times as large. A block ends at the tolerance,
+after MOST sweeps, or when three runs in a row have gained nothing; the host's driver goes on with what has not converged.
 
 Cost:  of a sweep 2 exponentials an entry; costs come from memory once and then from the caches while they fit.
 Order: rows as in `cuda_rows`, a thread a column over all rows in order; the same bits on every launch.
@@ -19,7 +19,7 @@ from numba import cuda
 from ... import _cuda
 from ...compress.device import Call
 from ..schedule import CHUNK, EASY, FALL, FIRST, RISE
-from .cuda_device import COLUMN, STORED, block_sum, cost_of, entry, exact_update, moved, opened
+from .cuda_device import COLUMN, LOGARITHM, STORED, block_sum, cost_of, entry, exact_update, moved, opened
 from .cuda_rows import make_update
 
 THREADS = 128
@@ -68,8 +68,8 @@ def _next_gap(gap: Any, omega: Any, first: Any, final: Any, steps: Any) -> Any:
 
 
 @cuda.jit(device=True)
-def _sweep(c: Any, scale: Any, a: Any, log_a: Any, b: Any, log_b: Any, tau_a: Any, tau_b: Any, relax: Any, tol: Any, f: Any, g: Any,
-           column: Any, bases: Any, factors: Any, sums: Any) -> Any:
+def _sweep(c: Any, scale: Any, a: Any, log_a: Any, b: Any, log_b: Any, tau_a: Any, tau_b: Any, relax: Any, tol: Any, f: Any,
+           g: Any, column: Any, bases: Any, factors: Any, sums: Any) -> Any:
     """One sweep by one block; its error."""
     t, threads = cuda.threadIdx.x, cuda.blockDim.x
     warp, warps = t // min(32, threads), threads // min(32, threads)
@@ -78,7 +78,8 @@ def _sweep(c: Any, scale: Any, a: Any, log_a: Any, b: Any, log_b: Any, tau_a: An
     for first in range(0, f.size, warps):
         i = min(first + warp, f.size - 1)
         there = first + warp < f.size
-        lost += _update(STORED, c, c, scale, a, log_a, tau_a, relax, i, there and a[i] > 0.0, i if there else -1, f, g, bases, factors)
+        slot = i if there else -1
+        lost += _update(STORED, c, c, scale, a, log_a, tau_a, relax, i, there and a[i] > 0.0, slot, f, g, bases, factors)
     cuda.syncthreads()
     for j in range(t, g.size, threads):
         total = 0.0
@@ -101,8 +102,8 @@ def _sweep(c: Any, scale: Any, a: Any, log_a: Any, b: Any, log_b: Any, tau_a: An
 
 
 @cuda.jit
-def batch_kernel(costs: Any, scale: Any, a: Any, log_a: Any, b: Any, log_b: Any, tau_a: Any, tau_b: Any, warm: Any, tol: Any, f: Any,
-                 g: Any, column: Any, errors: Any, counts: Any) -> None:
+def batch_kernel(costs: Any, scale: Any, a: Any, log_a: Any, b: Any, log_b: Any, tau_a: Any, tau_b: Any, warm: Any, tol: Any,
+                 f: Any, g: Any, column: Any, errors: Any, counts: Any) -> None:
     """Problems 0, 1, .. of counts.size; problem k's cost is costs[k], or costs[0] where that is all there is."""
     bases = cuda.shared.array(LARGEST, np.float64)
     factors = cuda.shared.array(LARGEST, np.float64)
@@ -120,8 +121,8 @@ def batch_kernel(costs: Any, scale: Any, a: Any, log_a: Any, b: Any, log_b: Any,
             begin = 0 if omega > 1.0 else max(count // 2 - 1, 0)  # plain sweeps: their last half counts
             at, first = 0, np.inf
             while at < count and lost > tol:
-                lost = _sweep(c, scale, a[k], log_a[k], b[k], log_b[k], tau_a, tau_b, omega, tol, f[k], g[k], column[k], bases, factors,
-                              sums)
+                lost = _sweep(c, scale, a[k], log_a[k], b[k], log_b[k], tau_a, tau_b, omega, tol, f[k], g[k], column[k], bases,
+                              factors, sums)
                 if t == 0:
                     errors[k, done + at] = lost
                 if at == begin:
@@ -160,8 +161,8 @@ def begin(costs: Any, a: np.ndarray, b: np.ndarray, reg: float, tau: tuple[float
         size, most = len(a), min(max_iter, MOST)
         column, errors = (call.empty(size * width, np.float64).reshape(size, width) for width in (b.shape[1], most))
         counts = call.empty(size, np.int64)
-        _cuda.launch(batch_kernel, _cuda.blocks(size, 1), THREADS, call.stream, _cuda.view(costs), 1.0 / reg, device_a, log_a, device_b,
-                     log_b, *tau, device_warm, tol, device_f, device_g, column, errors, counts)
+        _cuda.launch(batch_kernel, _cuda.blocks(size, 1), THREADS, call.stream, _cuda.view(costs), 1.0 / reg, device_a, log_a,
+                     device_b, log_b, *tau, device_warm, tol, device_f, device_g, column, errors, counts)
         f, g, found, done = (call.read(x) for x in (device_f, device_g, errors, counts))
     return [Start(f[k], g[k], found[k, : done[k]]) for k in range(size)]
 
@@ -169,5 +170,5 @@ def begin(costs: Any, a: np.ndarray, b: np.ndarray, reg: float, tau: tuple[float
 _MATRIX = "float64[:, ::1]"
 KERNELS: list[tuple[Any, ...]] = [
     (batch_kernel, [f"void({real}[:, :, ::1], float64, {', '.join([_MATRIX] * 4)}, float64, float64, boolean[::1], float64, "
-                    f"{', '.join([_MATRIX] * 4)}, int64[::1])" for real in ("float32", "float64")], True, 136, "rcp.approx", ".ftz"),
+                    f"{', '.join([_MATRIX] * 4)}, int64[::1])" for real in ("float32", "float64")], True, 136, *LOGARITHM),
 ]

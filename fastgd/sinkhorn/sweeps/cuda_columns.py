@@ -1,7 +1,7 @@
 """Kernels that go over columns: exact columns, the fold of the chunks' sums, and the end of a sweep.
 
-A block takes COLUMNS consecutive columns at a time, so that rows are read in whole sectors; thread t works on column t mod COLUMNS
-and every (threads / COLUMNS)-th row or chunk. These parts are added in order by the threads of the first part. No atomics.
+A block takes COLUMNS consecutive columns at a time, so that rows are read in whole sectors; thread t works on column t
+mod COLUMNS and every (threads / COLUMNS)-th row or chunk. These parts are added in order by the threads of the first part. No atomics.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from numba import cuda
 
 from . import cuda_device
-from .cuda_device import block_sum, cost_of, exact_update, moved, opened
+from .cuda_device import LOGARITHM, block_sum, cost_of, exact_update, moved, opened
 from .cuda_rows import costs
 
 THREADS = 512
@@ -68,7 +68,8 @@ def columns_kernel(kind: Any, c: Any, y: Any, scale: Any, log_b: Any, tau: Any, 
 
 
 @cuda.jit
-def fold_kernel(partial: Any, b: Any, log_b: Any, tau: Any, g: Any, column: Any, error: Any, errors: Any, at: Any, tol: Any) -> None:
+def fold_kernel(partial: Any, b: Any, log_b: Any, tau: Any, g: Any, column: Any, error: Any, errors: Any, at: Any,
+                tol: Any) -> None:
     """column = sums over chunks; error[tile] = what these columns add to the error of a sweep."""
     shared = cuda.shared.array(THREADS, np.float64)
     sums = cuda.shared.array(32, np.float64)
@@ -134,10 +135,10 @@ def finish_kernel(kind: Any, c: Any, y: Any, scale: Any, log_b: Any, tau: Any, r
 
 
 _VECTOR = "float64[::1]"
-#: The CUDA library's logarithm starts a division with it, and corrects it.
-_LOGARITHM = "rcp.approx", ".ftz"
 KERNELS: list[tuple[Any, ...]] = [
-    (columns_kernel, costs(f"void(COST, {_VECTOR}, float64, int64[::1], {_VECTOR}, {_VECTOR})"), True, 80, *_LOGARITHM),
-    (fold_kernel, [f"void(float64[:, ::1], {_VECTOR}, {_VECTOR}, float64, {', '.join([_VECTOR] * 4)}, int64, float64)"], True, None, *_LOGARITHM),
-    (finish_kernel, costs(f"void(COST, {_VECTOR}, float64, float64, float64, int64[::1], {', '.join([_VECTOR] * 6)}, int64, float64)"), True, 80, *_LOGARITHM),
+    (columns_kernel, costs(f"void(COST, {_VECTOR}, float64, int64[::1], {_VECTOR}, {_VECTOR})"), True, 80, *LOGARITHM),
+    (fold_kernel, [f"void(float64[:, ::1], {_VECTOR}, {_VECTOR}, float64, {', '.join([_VECTOR] * 4)}, int64, float64)"], True,
+     None, *LOGARITHM),
+    (finish_kernel, costs(f"void(COST, {_VECTOR}, float64, float64, float64, int64[::1], {', '.join([_VECTOR] * 6)}, int64, "
+                          f"float64)"), True, 80, *LOGARITHM),
 ]

@@ -16,6 +16,8 @@ import numpy as np
 from numba import cuda
 
 ALL_LANES = 0xFFFFFFFF
+#: What the CUDA library's logarithm starts a division with, and corrects.
+LOGARITHM = "rcp.approx", ".ftz"
 STORED, SQUARES, DISTANCES = 0, 1, 2
 #: Columns that a block works on together: consecutive, so that their entries are read in whole sectors.
 COLUMNS = 32

@@ -1,8 +1,8 @@
 """Kernels that go over rows: the fused sweep, exact rows, products, the dense plan.
 
-A block takes a chunk of rows, as many at once as it has warps, and works on these twice: first a warp a row, whose lanes share the
-columns and fold their sums as a tree; then a thread a column, which adds the rows' exponentials in order. They are computed
-again there, of costs that are still in the caches: that is cheaper than to keep them, and any number of columns fits.
+A block takes a chunk of rows, as many at once as it has warps, and works on these twice: first a warp a row, whose lanes share
+the columns and fold their sums as a tree; then a thread a column, which adds the rows' exponentials in order. They are computed
+again there, of costs that are still in the caches: kept exponentials would need memory for each block and every column.
 
 Cost:  2 exponentials an entry, one read of C from memory and a second one from the caches; the chunk's sums of columns are read
        and written once for as many rows as there are warps.
@@ -21,6 +21,7 @@ from numba import cuda
 
 from .cuda_device import (
     LARGE,
+    LOGARITHM,
     SMALL,
     SWELL,
     block_sum,
@@ -85,17 +86,17 @@ def _entry_single(kind: Any, c: Any, y: Any, scale: Any, base: Any, i: Any, j: A
 def make_update(single: bool) -> Any:
     """The update of one row by one warp, with exponentials in float32 or float64.
 
-    s = sum_j exp(f_i + g_j - K_ij); f_i := tau (log a_i - log s + f_i), or the part `relax` of that step. A row whose sum is not to be
-    trusted, after jumps of g, takes its exponentials again, the greatest of them 1. Into bases[slot] and factors[slot] goes what
-    makes the row's new entries: factor exp(base + g_j - K_ij). Without `here` nothing is sent, and f stays. Returns what the
+    s = sum_j exp(f_i + g_j - K_ij); f_i := tau (log a_i - log s + f_i), or the part `relax` of that step. A row whose sum is not
+    to be trusted, after jumps of g, takes its exponentials again, the greatest of them 1. Into bases[slot] and factors[slot] goes
+    what makes the row's new entries: factor exp(base + g_j - K_ij). Without `here` nothing is sent, and f stays. Returns what the
     row adds to the error, in the first lane.
     """
     small, large, swell = (2.0**-80, 2.0**100, 2.0**30) if single else (SMALL, LARGE, SWELL)
     row_sum = _row_sum_single if single else _row_sum
 
     @cuda.jit(device=True)
-    def update(kind: Any, c: Any, y: Any, scale: Any, a: Any, log_a: Any, tau: Any, relax: Any, i: Any, here: Any, slot: Any, f: Any,
-               g: Any, bases: Any, factors: Any) -> Any:
+    def update(kind: Any, c: Any, y: Any, scale: Any, a: Any, log_a: Any, tau: Any, relax: Any, i: Any, here: Any, slot: Any,
+               f: Any, g: Any, bases: Any, factors: Any) -> Any:
         lanes = min(32, cuda.blockDim.x)
         lane = cuda.threadIdx.x % lanes
         old, simple = f[i], tau == 1.0 and relax == 1.0
@@ -144,7 +145,8 @@ def make_sweep_kernel(single: bool) -> Any:
             for first in range(chunk * per, stop, warps):
                 own = first + warp
                 cuda.syncthreads()  # the rows before have been added
-                lost += update(kind, c, y, scale, a, log_a, tau, relax, row[min(own, stop - 1)], own < stop, warp, f, g, bases, factors)
+                i = row[min(own, stop - 1)]
+                lost += update(kind, c, y, scale, a, log_a, tau, relax, i, own < stop, warp, f, g, bases, factors)
                 cuda.syncthreads()
                 for j in range(t, g.size, threads):
                     total = real(0.0)
@@ -175,8 +177,8 @@ def rows_kernel(kind: Any, c: Any, y: Any, scale: Any, log_a: Any, tau: Any, row
 
 
 @cuda.jit
-def product_kernel(kind: Any, c: Any, y: Any, scale: Any, row: Any, per: Any, f: Any, g: Any, u: Any, v: Any, sums: Any, spent: Any,
-                   partial: Any) -> None:
+def product_kernel(kind: Any, c: Any, y: Any, scale: Any, row: Any, per: Any, f: Any, g: Any, u: Any, v: Any, sums: Any,
+                   spent: Any, partial: Any) -> None:
     """sums = P v, spent_i = sum_j C_ij P_ij (0 infinity = 0), partial[chunk] = sums over the chunk's rows of u_i P_ij."""
     t, threads = cuda.threadIdx.x, cuda.blockDim.x
     lanes = min(32, threads)
@@ -237,12 +239,10 @@ def costs(signature: str) -> list[str]:
 
 _SWEEP = costs(f"void(COST, {_VECTOR}, {_VECTOR}, float64, float64, int64[::1], int64, {_VECTOR}, {_VECTOR}, "
                f"float64[:, ::1], {_VECTOR}, {_VECTOR}, int64, float64)")
-#: The CUDA library's logarithm starts a division with it, and corrects it.
-_LOGARITHM = "rcp.approx", ".ftz"
 KERNELS: list[tuple[Any, ...]] = [
-    (make_sweep_kernel(False), _SWEEP, True, 112, *_LOGARITHM),
-    (make_sweep_kernel(True), _SWEEP, True, 112, *_LOGARITHM, "ex2.approx"),
-    (rows_kernel, costs(f"void(COST, {_VECTOR}, float64, int64[::1], {_VECTOR}, {_VECTOR})"), True, 80, *_LOGARITHM),
+    (make_sweep_kernel(False), _SWEEP, True, 112, *LOGARITHM),
+    (make_sweep_kernel(True), _SWEEP, True, 112, *LOGARITHM, "ex2.approx"),
+    (rows_kernel, costs(f"void(COST, {_VECTOR}, float64, int64[::1], {_VECTOR}, {_VECTOR})"), True, 80, *LOGARITHM),
     (product_kernel, costs(f"void(COST, int64[::1], int64, {', '.join([_VECTOR] * 6)}, float64[:, ::1])"), True, 112),
     (dense_kernel, costs(f"void(COST, {_VECTOR}, {_VECTOR}, float64, float64[:, ::1])"), True, None),
     (transpose_kernel, ["void(float64[:, ::1], float64[:, ::1])"], True, None),

@@ -1,7 +1,7 @@
 """Kernels that keep the plan's large entries: p >= limit_i, in CSR by rows and, for products with the transpose, by columns too.
 
-Both find the same bits for an entry, so they keep the same ones. Rows: a warp a row; lanes share consecutive columns and find their
-places by ballots. Columns: a thread for each column and band of rows, so that rows are read in whole sectors.
+Both find the same bits for an entry, so they keep the same ones. Rows: a warp a row; lanes share consecutive columns and find
+their places by ballots. Columns: a thread for each column and band of rows, so that rows are read in whole sectors.
 """
 
 from __future__ import annotations
