@@ -8,6 +8,7 @@ Exponentials of the two sides differ in the last bits, so results agree to round
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Iterator
 from typing import Any
 
@@ -300,6 +301,9 @@ def test_results_and_arguments_on_the_device(simulated: None) -> None:
     for v in (np.arange(4.0), np.ones((4, 2))):
         close(host(solution.apply(device(v))), expected.apply(v), 1e-9)
     close(host(solution.apply_transpose(np.arange(5.0))), expected.apply_transpose(np.arange(5.0)), 1e-9)
+    back = pickle.loads(pickle.dumps(solution))
+    close(back.f, host(solution.f), 0.0)
+    close(back.plan(), expected.plan(), 1e-9)
     warm = sinkhorn.solve(device(cost), a, b, reg=0.3, tol=1e-6, init=(solution.f, solution.g))
     assert warm.status == "converged"
     assert warm.iterations["sweeps"] == 1

@@ -53,9 +53,11 @@ def to(out: Any, values: Any) -> None:
 
 def on_host(x: Any, operand: Operand) -> Any:
     """Marginals or potentials beside a cost on the device: on the host, where they are checked."""
-    if isinstance(x, list | tuple):
+    if operand.device == "cpu":
+        return x
+    if type(x) in (list, tuple):
         return type(x)(on_host(part, operand) for part in x)
-    return to_host(x) if operand.device == "cuda" and is_on_device(x) else x
+    return to_host(x) if is_on_device(x) else x
 
 
 def extent(x: Any, first: int = 0, step: int = 1) -> tuple[float, float, bool]:

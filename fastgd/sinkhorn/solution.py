@@ -45,7 +45,7 @@ class Solution:
     its entries from the potentials as they go.
 
     The object keeps the cost as it was given, not a copy: `plan` and all that follows from it read it again. It can be pickled,
-    with the cost.
+    with the cost; from a GPU it comes back on the host.
     """
 
     f: Any
@@ -186,8 +186,12 @@ class Solution:
         return (u, v) if reg == self._problem.reg else (u * (self._problem.reg / reg), v * (self._problem.reg / reg))
 
     def __getstate__(self) -> dict[str, Any]:
-        """Arrays of other libraries are pickled as NumPy's."""
+        """Arrays of other libraries are pickled as NumPy's, and so is a cost on a GPU: what comes back lives on the host."""
         state = self.__dict__.copy()
+        if is_on_device(self.f):
+            cost = self._problem.cost
+            cost = cost._replace(x=_double(cost.x), y=_double(cost.y)) if isinstance(cost, Points) else to_host(cost)
+            state |= {"_problem": self._problem._replace(cost=cost), "_backend": None}
         for name in ("f", "g"):
             data, operand, _ = unpack(state[name], name)
             state[name] = widen(data, operand.dtype)
@@ -196,6 +200,10 @@ class Solution:
     def __repr__(self) -> str:
         n, m = self._problem.shape
         return f"Solution({n} x {m}, reg={self._problem.reg:g}, {self.method}: {self.status}, error={self.error:.2g}, {self.iterations})"
+
+
+def _double(x: Any) -> np.ndarray:
+    return np.ascontiguousarray(to_host(x), dtype=np.float64)
 
 
 def _divergence(p: np.ndarray, q: np.ndarray) -> float:

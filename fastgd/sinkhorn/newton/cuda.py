@@ -1,8 +1,8 @@
 """The semi-dual on a GPU: the methods of `reference.py` on a transport in device memory. See `cuda_kernels`.
 
 The kept entries of the plan and the vectors of the conjugate gradients stay on the device; the host has what it decides with, n
-or m numbers each: potentials, the columns' sums, the direction. It waits for each trial, twice for the number of kept entries, and
-once in WAIT conjugate gradients. Results agree with the CPU's to rounding, and are the same on every launch.
+or m numbers each: potentials, the columns' sums, the direction. It waits for each trial, twice for the number of kept entries,
+and once in WAIT conjugate gradients. Results agree with the CPU's to rounding, and are the same on every launch.
 
 Memory: 32 bytes a kept entry.
 """

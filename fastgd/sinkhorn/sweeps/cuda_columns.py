@@ -1,7 +1,7 @@
 """Kernels that go over columns: exact columns, the fold of the chunks' sums, and the end of a sweep.
 
 A block takes COLUMNS consecutive columns at a time, so that rows are read in whole sectors; thread t works on column t
-mod COLUMNS and every (threads / COLUMNS)-th row or chunk. These parts are added in order by the threads of the first part. No atomics.
+mod COLUMNS and every (threads / COLUMNS)-th row or chunk. These parts are added in order. No atomics.
 """
 
 from __future__ import annotations
