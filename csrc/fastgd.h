@@ -459,8 +459,8 @@ int64_t fgd_sns_solve(int64_t n, int64_t m, const int64_t *start, const int32_t 
                         const double *v, double tol, int64_t limit, double *y);
 void fgd_semidual_free(fgd_semidual *s);
 
-/* ---- sinkhorn: semi-discrete transport (csrc/sinkhorn_semidiscrete_body.h). Arrays of `width` numbers: m padded to a multiple of
- * 8, with y = infinity, log_w = -infinity and zeros elsewhere */
+/* ---- sinkhorn: semi-discrete transport (csrc/sinkhorn_semidiscrete_body.h). Arrays of `width` numbers: m padded to a multiple
+ * of 8, with y = infinity, log_w = -infinity and zeros elsewhere */
 typedef struct {
     const double *y;          /* atoms, (d, width) */
     const double *w, *log_w;  /* their weights */
@@ -476,7 +476,8 @@ typedef struct {
 } fgd_descent;
 
 /* value: for each step the semi-dual objective at its draws, before it */
-void fgd_sinkhorn_descend(const fgd_atoms *atoms, const double *x, int64_t steps, int64_t batch, const fgd_descent *by, double *value);
+void fgd_sinkhorn_descend(const fgd_atoms *atoms, const double *x, int64_t steps, int64_t batch, const fgd_descent *by,
+                          double *value);
 void fgd_sinkhorn_assign(const fgd_atoms *atoms, const double *x, int64_t lo, int64_t hi, int64_t *index, double *least);
 
 /* cdef end */

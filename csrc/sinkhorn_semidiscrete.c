@@ -5,7 +5,8 @@
 #define FGD_BODY "sinkhorn_semidiscrete_body.h"
 #include "isa.h"
 
-void fgd_sinkhorn_descend(const fgd_atoms *atoms, const double *x, int64_t steps, int64_t batch, const fgd_descent *by, double *value)
+void fgd_sinkhorn_descend(const fgd_atoms *atoms, const double *x, int64_t steps, int64_t batch, const fgd_descent *by,
+                          double *value)
 {
     FGD_CALL(descend)(atoms, x, steps, batch, by, value);
 }

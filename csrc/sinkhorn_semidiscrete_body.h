@@ -3,8 +3,8 @@
  * Formula: chi_j ~ w_j exp((g_j - c(x, y_j)) / reg), sum chi = 1, or at reg = 0 one at the largest g_j - c_j;
  *          g <- clip(g - step (mean chi - w), +-bound), average <- average + share (g - average).
  * Cost:  a draw and atom: 3 d operations, and an exponential where exp(-40) of the largest is not below it.
- * Order: atom j goes to lane j mod 8; lanes are folded as a tree; draws of a batch in turn. Atoms are padded to a multiple of 8 with
- *        y = inf, so that their score is -inf.
+ * Order: atom j goes to lane j mod 8; lanes are folded as a tree; draws of a batch in turn. Atoms are padded to a multiple of 8
+ *        with y = inf, so that their score is -inf.
  */
 #include "exp.h"
 

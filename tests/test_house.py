@@ -36,7 +36,7 @@ FORBIDDEN = {
 }
 ROOMS = [
     name
-    for name in ("robust", "random", "dro", "optim.federated")
+    for name in ("robust", "random", "dro", "sinkhorn", "optim.federated")
     if (ROOT / "fastgd" / name.replace(".", "/")).is_dir() or (ROOT / "fastgd" / f"{name}.py").exists()
 ]
 

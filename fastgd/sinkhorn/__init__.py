@@ -3,9 +3,9 @@
 The room in one idea
 --------------------
 min over P >= 0 with P1 = a and P'1 = b of <C, P> + reg sum_ij P_ij (log P_ij - 1). The optimum is P_ij = exp((f_i + g_j - C_ij) /
-reg), so n + m numbers are all there is to find. Sinkhorn's algorithm makes rows and columns right in turn; it contracts fast where P
-is dense and slowly where it is nearly a permutation. Over-relaxation takes the square root of its count, and where P is sparse
-so is the Hessian, and Newton's method pays. The solver measures both, and decides while it runs.
+reg), so n + m numbers are all there is to find. Sinkhorn's algorithm makes rows and columns right in turn; it contracts fast
+where P is dense and slowly where it is nearly a permutation. Over-relaxation takes the square root of its count, and where P is
+sparse so is the Hessian, and Newton's method pays. The solver measures both, and decides while it runs.
 
 * *Solvers*: `solve` (stored cost), `solve_points` (cost from points, never stored), `solve_batch` (many problems). They return a
   `Solution`. KL penalties in place of fixed marginals (unbalanced transport) by `marginal_penalty=`.
@@ -23,7 +23,8 @@ Notation
 ``error``    |P1 - a|_1 + |P'1 - b|_1
 ============ ===========================================================================================
 
-Cuturi: Sinkhorn Distances (NIPS 2013). Tang and others: Accelerating Sinkhorn Algorithms with Sparse Newton Iterations (ICLR 2024).
+Cuturi: Sinkhorn Distances (NIPS 2013). Tang and others: Accelerating Sinkhorn Algorithms with Sparse Newton Iterations (ICLR
+2024).
 """
 
 from .._dispatch import register

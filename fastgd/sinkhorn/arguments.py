@@ -70,7 +70,7 @@ def options(method: Any, tol: Any, max_iter: Any, precision: Any, callback: Any,
     if not isinstance(precision, str) or precision not in PRECISIONS:
         raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
     if penalty is not None and method in ("newton", "sns"):
-        raise ValueError(f"method {method!r} needs fixed marginals, but marginal_penalty is given: use method='sinkhorn' or 'auto'")
+        raise ValueError(f"method {method!r} needs fixed marginals, not marginal_penalty: use method='sinkhorn' or 'auto'")
     if precision == "float32" and method in ("newton", "sns"):
         raise ValueError(f"method {method!r} needs precision='float64', got 'float32': use method='sinkhorn' or 'auto'")
     if callback is not None and not callable(callback):
@@ -230,8 +230,8 @@ def start(init: Any, a: np.ndarray, b: np.ndarray, reg: float) -> tuple[np.ndarr
             raise ValueError(f"init: {name} must have shape {mass.shape}, got {potential.shape}")
         bad = (mass > 0.0) & ~np.isfinite(potential)
         if bad.any() and not known:
-            raise ValueError(f"init: {name} / reg is not finite where the marginal is positive, at {index_list(bad)}: put a finite "
-                             "number there")
+            raise ValueError(f"init: {name} / reg is not finite where the marginal is positive, at {index_list(bad)}: put a "
+                             "finite number there")
         if bad.any():  # where another problem had no mass
             potential = np.where(bad, np.min(potential, where=np.isfinite(potential), initial=0.0), potential)
         found.append(np.where(mass > 0.0, potential, -np.inf))
@@ -240,7 +240,7 @@ def start(init: Any, a: np.ndarray, b: np.ndarray, reg: float) -> tuple[np.ndarr
 
 def settle(problem: Problem) -> tuple[Problem, bool]:
     """The problem without penalised mass that can go nowhere, and whether no fixed mass is such."""
-    if not problem.masked:
+    if not problem.masked or isinstance(problem.cost, Points):
         return problem, True
     a, b, penalty = problem.a, problem.b, problem.penalty or (math.inf, math.inf)
     if is_on_device(problem.cost):

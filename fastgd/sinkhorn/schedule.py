@@ -6,7 +6,8 @@ diag(b)^-1/2. With the gap 1 - q, moving potentials by omega = 2 / (1 + sqrt(gap
 means q = (r + omega - 1)^2 / (r omega^2); at a rate of omega - 1 omega may be too large, and the gap is taken larger.
 
 Newton. The conjugate gradients inside need about as many products as relaxed sweeps are left, but of the kept entries only. It
-pays if N_left (1 - DENSE density) > STEPS (1 + BUILD density), in sweeps.
+pays if N_left (1 - DENSE density) > STEP (2 + log2(log tol / log error)) (1 + BUILD density), in sweeps: quadratic
+convergence from the error at hand.
 
 The start. Where the first PROBE sweeps hardly contract, epsilon is scaled down from the spread of the costs first, and Newton
 follows at once if its Hessian is sparse.
@@ -32,10 +33,14 @@ FIRST, CHUNK = 8, 12
 RISE, FALL = 1.3, 6.0
 #: Above this gap plain sweeps contract fast enough.
 EASY = 0.8
-#: In sweeps: a product with a dense Hessian; the passes of a run of Newton, and what a dense Hessian adds to them.
-DENSE, STEPS, BUILD = 3.0, 8.0, 4.0
+#: In sweeps: a product with a dense Hessian; a step of Newton beside products, and what a dense Hessian adds to it.
+DENSE, STEP, BUILD = 3.0, 1.5, 4.0
+#: Of a row's mass, what a Hessian leaves out whose density is measured.
+DROP = 0.01
 #: The first sweeps of all, the ratio of two errors from which on they are slow, and the density at which Newton then takes over.
 PROBE, SLOW, SPARSE = 3, 0.88, 0.25
+#: A common constant of the potentials, in units of reg, that is left alone.
+OFF = 32.0
 #: Sweeps of Sinkhorn-Newton-Sparse.
 PUBLISHED = 20
 #: Epsilon scaling: stages at most, sweeps a stage, and the error from which a stage goes on at once.
@@ -85,10 +90,10 @@ class Run:
             self.status = "max_iter"
 
     def floor(self) -> float:
-        """An error that rounding alone may cause: generous."""
+        """An error that rounding alone may cause; what it causes is some ten times less."""
         size = 1.0 + max(float(np.abs(p[np.isfinite(p)]).max(initial=0.0)) for p in (self.transport.f, self.transport.g))
         unit = 2.0**-23 if self.options.precision == "float32" else 2.0**-52
-        return 256.0 * unit * size * float(self.problem.a.sum())
+        return 2.0 * unit * size * float(self.problem.a.sum())
 
     def potential(self) -> float:
         """The dual objective in units of reg, which every exact update increases."""
@@ -103,13 +108,30 @@ class Run:
 def scale(run: Run) -> None:
     """Epsilon scaling: a few sweeps at each of reg 2^k, from the spread of the costs down."""
     t, problem = run.transport, run.problem
-    stages = min(max(0, math.ceil(math.log2(max(problem.reach / problem.reg, 1.0)))), STAGES)
+    stages = math.ceil(math.log2(min(max(problem.reach / problem.reg, 1.0), 2.0**STAGES)))
     if stages:
-        t.rescale(problem.reg * 2.0**stages, problem.tau(problem.reg * 2.0**stages))
+        t.f[problem.a > 0.0] = 0.0
+        t.rescale(problem.reg * 2.0**stages)
         t.columns()
     for stage in reversed(range(stages)):
+        centre(run)
         run.sweep(STAGE, final=False)
-        t.rescale(problem.reg * 2.0**stage, problem.tau(problem.reg * 2.0**stage))
+        t.rescale(problem.reg * 2.0**stage)
+
+
+def far(run: Run, errors: list[float]) -> bool:
+    """Whether half of the mass is misplaced."""
+    return not run.status and not errors[-1] <= 0.5 * float(run.problem.a.sum())
+
+
+def centre(run: Run) -> None:
+    """Moves a constant from one potential to the other where it costs both their digits."""
+    t, problem = run.transport, run.problem
+    if problem.penalty is None:
+        live = problem.b > 0.0
+        shift = float(problem.b[live] @ t.g[live]) / float(problem.b[live].sum())
+        if abs(shift) > OFF:
+            t.f[:], t.g[:] = t.f + shift, t.g - shift
 
 
 def relax(run: Run, leave: Callable[[Run], bool] = lambda run: False) -> None:
@@ -126,19 +148,20 @@ def relax(run: Run, leave: Callable[[Run], bool] = lambda run: False) -> None:
             continue
         run.last = errors[-1]
         _measure(run, errors, omega)
-        quiet = quiet + 1 if errors[-1] > 0.99 * best else 0
+        quiet = quiet + 1 if errors[-1] > 0.95 * best else 0
         best = min(best, errors[-1])
-        if quiet >= 3 and best < run.floor():
+        if quiet >= 6 and best < run.floor():
             run.status = "stalled"
         elif run.problem.masked and quiet and _impossible(run):
             run.status = "infeasible"
         elif leave(run):
             return
+        centre(run)
 
 
 def _measure(run: Run, errors: list[float], omega: float) -> None:
     """The gap from the rate of the last sweeps."""
-    start = max(len(errors) // 2 - 1, 0) if omega == 1.0 else 0
+    start = max(len(errors) - 3, 0) if omega == 1.0 else 0
     ratio = errors[-1] / errors[start] if errors[start] > 0.0 else 0.0
     rate = ratio ** (1.0 / (len(errors) - 1 - start)) if 0.0 < ratio < math.inf else 1.0
     run.rate = rate
@@ -195,7 +218,7 @@ def newton(run: Run, state: Any, name: str, patient: bool) -> None:
 def sweeps_left(run: Run) -> float:
     """Relaxed sweeps from the last error to the tolerance, at the gap measured so far."""
     shrink = math.log1p(-math.sqrt(run.gap)) - math.log1p(math.sqrt(run.gap)) if run.gap < EASY else math.log1p(-run.gap)
-    tol = max(run.options.tol, run.floor() / 256.0)
+    tol = max(run.options.tol, 0.01 * run.floor())
     return math.log(tol / run.last) / shrink if tol < run.last < math.inf else 0.0
 
 
@@ -205,7 +228,7 @@ def _impossible(run: Run) -> bool:
     For every plan a(S) - b(N(S)) <= |P1 - a|_1 + |P'1 - b|_1. Candidates are the sets of rows with the largest f, which grows
     without bound where mass finds no way out. O(n m).
     """
-    t, cost = run.transport, run.problem.cost
+    t, cost = run.transport, np.asarray(run.problem.cost)
     live = np.flatnonzero(t.a > 0.0)
     order = live[np.argsort(-t.f[live], kind="stable")]
     if is_on_device(cost):
@@ -218,8 +241,7 @@ def _impossible(run: Run) -> bool:
     return bool(np.any(np.cumsum(t.a[order]) - reached > max(run.options.tol, 1e-12 * float(t.a.sum()))))
 
 
-def drive(transport: Any, problem: Problem, options: Options, init: Any, second: Second | None,
-          feasible: bool) -> Run:
+def drive(transport: Any, problem: Problem, options: Options, init: Any, second: Second | None, feasible: bool) -> Run:
     """Solve one problem from potentials in units of reg (None: from the cost alone)."""
     run = Run(transport, problem, options)
     if init is not None:
@@ -231,7 +253,8 @@ def drive(transport: Any, problem: Problem, options: Options, init: Any, second:
     if not feasible:
         run.status = "infeasible"
     elif options.max_iter > 0:
-        _iterate(run, init is not None, second)
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            _iterate(run, init is not None, second)
     if run.status != "converged" or options.precision == "float32":
         run.error = float(sum(transport.error()))
         if run.status == "converged" and not run.error <= options.tol:
@@ -247,7 +270,7 @@ def _iterate(run: Run, warm: bool, second: Second | None) -> None:
     if method == "sinkhorn" or second is None:
         relax(run)
     elif method == "newton":
-        if not warm:
+        if not warm or far(run, run.sweep(1)):
             scale(run)
         newton(run, second.newton(run.transport), "newton", patient=True)
     elif method == "sns":
@@ -260,25 +283,28 @@ def _iterate(run: Run, warm: bool, second: Second | None) -> None:
 def _choose(run: Run, warm: bool, second: Second) -> None:
     """Sweeps or Newton, as they promise."""
     states: list[Any] = []
-    if not warm:
-        errors = run.sweep(PROBE)
-        if not run.status and len(errors) > 1 and errors[-1] > SLOW * errors[-2]:
-            scale(run)
-            if not run.status:
-                states.append(second.newton(run.transport))
-                states[0].begin()
-                if states[0].kernels.density > SPARSE:
-                    states.clear()
+    errors = run.sweep(PROBE)
+    if not run.status and len(errors) > 1 and errors[-1] > SLOW * errors[-2] and (not warm or far(run, errors)):
+        scale(run)
+        if not run.status:
+            states.append(second.newton(run.transport))
+            states[0].begin()
+            if states[0].kernels.density > SPARSE:
+                states.clear()
 
     def pays(run: Run) -> bool:
         """Whether Newton costs less than the relaxed sweeps that are left; its density is measured when that may decide."""
-        left = sweeps_left(run)
-        if run.last > 0.5 * float(run.problem.a.sum()) or left < max(STEPS, 2.0 * run.asked):
+        left, mass = sweeps_left(run), float(run.problem.a.sum())
+        share = run.last / mass
+        if share > 0.5 or left <= 0.0:
+            return False
+        steps = STEP * (2.0 + math.log2(max(1.0, math.log(max(run.options.tol / mass, 1e-16)) / math.log(share))))
+        if left < max(steps, 2.0 * run.asked):
             return False
         state = second.newton(run.transport)
-        state.begin()
+        state.begin(DROP)
         density = state.kernels.density
-        if left * (1.0 - DENSE * density) > STEPS * (1.0 + BUILD * density):
+        if left * (1.0 - DENSE * density) > steps * (1.0 + BUILD * density):
             states.append(state)
             return True
         run.asked = left

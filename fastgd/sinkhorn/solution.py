@@ -24,9 +24,9 @@ class Solution:
         In units of the cost, -inf where the marginal is 0. With fixed marginals they are fixed up to a constant, which is chosen
         such that sum_j b_j g_j = 0. In the caller's array type.
     status : str
-        "converged": the error is at most `tol`. "max_iter": not yet. "stalled": rounding keeps it above `tol`, and more iterations
-        would change nothing. "stopped": by the callback. "infeasible": no plan has these marginals within `tol`, because of
-        infinite costs.
+        "converged": the error is at most `tol`. "max_iter": not yet. "stalled": rounding keeps it above `tol`, and more
+        iterations would change nothing. "stopped": by the callback. "infeasible": no plan has these marginals within `tol`,
+        because of infinite costs.
     error : float
         |P1 - a|_1 + |P'1 - b|_1 of these potentials; penalised, the residual of the fixed-point equations weighted by the plan's
         marginals.
@@ -199,7 +199,8 @@ class Solution:
 
     def __repr__(self) -> str:
         n, m = self._problem.shape
-        return f"Solution({n} x {m}, reg={self._problem.reg:g}, {self.method}: {self.status}, error={self.error:.2g}, {self.iterations})"
+        return (f"Solution({n} x {m}, reg={self._problem.reg:g}, {self.method}: {self.status}, error={self.error:.2g}, "
+                f"{self.iterations})")
 
 
 def _double(x: Any) -> np.ndarray:

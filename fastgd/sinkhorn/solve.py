@@ -23,8 +23,8 @@ def solve(cost: Any, a: Any = None, b: Any = None, *, reg: float, method: str = 
           num_threads: int | None = None) -> Solution:
     """Entropic optimal transport between two discrete measures.
 
-    min over P >= 0 with P1 = a, P'1 = b of <C, P> + reg sum_ij P_ij (log P_ij - 1). The optimum is P_ij = exp((f_i + g_j - C_ij) /
-    reg). Unbalanced, with `marginal_penalty`: marginals are free, and rho_a KL(P1 | a) + rho_b KL(P'1 | b) is added.
+    min over P >= 0 with P1 = a, P'1 = b of <C, P> + reg sum_ij P_ij (log P_ij - 1). The optimum is P_ij = exp((f_i + g_j - C_ij)
+    / reg). Unbalanced, with `marginal_penalty`: marginals are free, and rho_a KL(P1 | a) + rho_b KL(P'1 | b) is added.
 
     Parameters
     ----------
@@ -38,8 +38,8 @@ def solve(cost: Any, a: Any = None, b: Any = None, *, reg: float, method: str = 
         In units of the cost.
     method : {"auto", "sinkhorn", "newton", "sns"}
         "sinkhorn": over-relaxed sweeps. "newton": epsilon scaling, then the safeguarded sparse Newton method on the semi-dual.
-        "sns": Sinkhorn-Newton-Sparse as published: 20 sweeps, then Newton with a fixed density. "auto": sweeps, and Newton as soon
-        as the measured contraction and density promise that it costs less; back to sweeps where that turns out wrong.
+        "sns": Sinkhorn-Newton-Sparse as published: 20 sweeps, then Newton with a fixed density. "auto": sweeps, and Newton as
+        soon as the measured contraction and density promise that it costs less; back to sweeps where that turns out wrong.
     tol : float, at least 0
         On the L1 error |P1 - a|_1 + |P'1 - b|_1, absolute.
     max_iter : int, at least 0
@@ -62,21 +62,21 @@ def solve(cost: Any, a: Any = None, b: Any = None, *, reg: float, method: str = 
     Returns
     -------
     Solution
-        See there for the potentials' constant shift, the status, the plan and gradients. An answer that is not within `tol` says so
-        in its status.
+        See there for the potentials' constant shift, the status, the plan and gradients. An answer that is not within `tol` says
+        so in its status.
 
     Raises
     ------
     ValueError, TypeError
-        NaN or -inf among the costs; marginals that are negative, not finite, zero everywhere or of different sums; `reg` not above
-        0; shapes that do not fit; an option out of range.
+        NaN or -inf among the costs; marginals that are negative, not finite, zero everywhere or of different sums; `reg` not
+        above 0; shapes that do not fit; an option out of range.
 
     Notes
     -----
-    Cost: a sweep reads the cost once and takes one exponential an entry; a Newton step takes two to four such passes, and products
-    with the kept entries. Memory: O(n + m), with Newton also the kept entries.
-    Deterministic: the same bits for every number of threads and instruction set; on a GPU the same on every run, and the CPU's to
-    rounding. There method="sns" has no kernel, potentials and dense plans are arrays of the cost's library, a sparse plan is
+    Cost: a sweep reads the cost once and takes one exponential an entry; a Newton step takes two to four such passes, and
+    products with the kept entries. Memory: O(n + m), with Newton also the kept entries.
+    Deterministic: the same bits for every number of threads and instruction set; on a GPU the same on every run, and the CPU's
+    to rounding. There method="sns" has no kernel, potentials and dense plans are arrays of the cost's library, a sparse plan is
     SciPy's on the host, and only what has n or m numbers is copied to the host, to decide with.
 
     References
@@ -125,7 +125,13 @@ def solve_points(x: Any, y: Any, a: Any = None, b: Any = None, *, reg: float, me
         The cost's metric.
     scale : float, at least 0
         The cost's factor.
-    method, tol, max_iter, init, precision, marginal_penalty, callback
+    method : {"auto", "sinkhorn", "newton", "sns"}
+    tol : float
+    max_iter : int
+    init : (f, g) or Solution, optional
+    precision : {"float64", "float32"}
+    marginal_penalty : float or (float, float), optional
+    callback : function of (iteration, error), optional
         As for `solve`.
     backend : {"auto", "cpu", "cuda", "reference"}, optional
         Where to run; see `fastgd.use`. The reference stores the cost.
@@ -149,7 +155,7 @@ def solve_points(x: Any, y: Any, a: Any = None, b: Any = None, *, reg: float, me
 
     References
     ----------
-    See `solve`.
+    Cuturi: Sinkhorn Distances (NIPS 2013); and those of `solve`.
 
     Examples
     --------
@@ -187,9 +193,14 @@ def solve_batch(costs: Any, a: Any = None, b: Any = None, *, reg: float, method:
         Marginals of all problems, or of each.
     reg : float, above 0
         In units of the cost.
+    method : {"auto", "sinkhorn", "newton", "sns"}
+    tol : float
+    max_iter : int
+        As for `solve`.
     init : sequence of B pairs (f, g) or Solutions, optional
         A start for each problem.
-    method, tol, max_iter, precision, marginal_penalty
+    precision : {"float64", "float32"}
+    marginal_penalty : float or (float, float), optional
         As for `solve`.
     backend : {"auto", "cpu", "cuda", "reference"}, optional
         Where to run; see `fastgd.use`.
@@ -214,7 +225,7 @@ def solve_batch(costs: Any, a: Any = None, b: Any = None, *, reg: float, method:
 
     References
     ----------
-    See `solve`.
+    Cuturi: Sinkhorn Distances (NIPS 2013); and those of `solve`.
 
     Examples
     --------
@@ -273,10 +284,11 @@ def _problems(data: np.ndarray, a: Any, b: Any, reg: float, penalty: Any) -> lis
     """The checked problems of a batch."""
     _, n, m = data.shape
     a, b = arguments.marginal(a, "a", n, 2), arguments.marginal(b, "b", m, 2)
-    sizes = {"costs": data.shape[0]} | {name: len(side) for name, side in (("a", a), ("b", b)) if side.ndim == 2}
-    size = max(sizes.values()) if data.shape[0] else 0
-    if not set(sizes.values()) <= {1, size}:
-        raise ValueError(f"costs, a and b must belong to one number of problems, got {sizes}")
+    rows = {name: len(side) for name, side in (("a", a), ("b", b)) if side.ndim == 2}
+    size = data.shape[0] if data.shape[0] != 1 else max(rows.values(), default=1)
+    for name, count in rows.items():
+        if count not in (1, size):
+            raise ValueError(f"{name} must have one row for each of the {size} problems, or be one vector, got {count} rows")
     a, b = np.broadcast_to(a, (size, n)), np.broadcast_to(b, (size, m))
     if is_on_device(data):
         spreads = [arguments.spread(data, "costs")] * data.shape[0]

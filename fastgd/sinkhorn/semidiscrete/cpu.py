@@ -14,8 +14,8 @@ _ATOMS, _DESCENT, _DOUBLES, _INTEGERS = map(ffi.typeof, ("fgd_atoms *", "fgd_des
 _CHUNK = 1024
 
 
-def descend(x: np.ndarray, y: np.ndarray, weights: np.ndarray, factor: float, reg: np.ndarray, step: np.ndarray, bound: np.ndarray,
-            share: np.ndarray, g: np.ndarray, average: np.ndarray) -> np.ndarray:
+def descend(x: np.ndarray, y: np.ndarray, weights: np.ndarray, factor: float, reg: np.ndarray, step: np.ndarray,
+            bound: np.ndarray, share: np.ndarray, g: np.ndarray, average: np.ndarray) -> np.ndarray:
     atoms = _Atoms(y, g, factor, weights)
     mean, work, values = _padded(average, atoms.width, 0.0), np.empty(2 * atoms.width), np.empty(len(x))
     by = ffi.new(_DESCENT, {"reg": _doubles(reg), "step": _doubles(step), "bound": _doubles(bound), "share": _doubles(share),

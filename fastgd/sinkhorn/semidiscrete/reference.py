@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 
-def descend(x: np.ndarray, y: np.ndarray, weights: np.ndarray, factor: float, reg: np.ndarray, step: np.ndarray, bound: np.ndarray,
-            share: np.ndarray, g: np.ndarray, average: np.ndarray) -> np.ndarray:
+def descend(x: np.ndarray, y: np.ndarray, weights: np.ndarray, factor: float, reg: np.ndarray, step: np.ndarray,
+            bound: np.ndarray, share: np.ndarray, g: np.ndarray, average: np.ndarray) -> np.ndarray:
     """Steps on draws x (steps, batch, d), in place on g and its average; the semi-dual objective at each, before it.
 
     g <- clip(g - step (mean chi - w), +-bound), average <- average + share (g - average).

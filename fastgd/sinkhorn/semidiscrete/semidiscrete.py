@@ -20,11 +20,12 @@ _BLOCK, _NUMBERS = 1024, 1 << 20
 
 @runs("sinkhorn.descend:float64", "sinkhorn.assign:float64", array=False)
 def semidiscrete(sample: Callable[[int, np.random.Generator], Any], y: Any, weights: Any = None, *, cost: str = "sqeuclidean",
-                 steps: int, batch: int = 1, seed: int = 0, reg0: float = 0.1, reg_decay: float = 0.33, step0: float | None = None,
-                 step_decay: float = 2 / 3, averaging: str = "uniform", backend: str | None = None) -> SemiDiscrete:
+                 steps: int, batch: int = 1, seed: int = 0, reg0: float = 0.1, reg_decay: float = 0.33, step0: float | None =
+                 None, step_decay: float = 2 / 3, averaging: str = "uniform", backend: str | None = None) -> SemiDiscrete:
     """Transport from a source that can be drawn from to weighted atoms (DRAG: decreasing regularisation, averaged gradient).
 
-    max over g of E min_j (c(x, y_j) - g_j) + sum_j w_j g_j. Step t draws a batch, smooths the minimum by reg_t = reg0 t^-reg_decay,
+    max over g of E min_j (c(x, y_j) - g_j) + sum_j w_j g_j. Step t draws a batch, smooths the minimum by reg_t = reg0
+    t^-reg_decay,
 
         g <- clip(g - step_t (mean chi - w), +-B),   chi_j ~ w_j exp((g_j - c(x, y_j)) / reg_t),   step_t = step0 t^-step_decay,
 
@@ -71,8 +72,8 @@ def semidiscrete(sample: Callable[[int, np.random.Generator], Any], y: Any, weig
     Notes
     -----
     Converges as E |g_t - g|^2 = O(1/t) for the average, and the map's error in L2 as O(t^-1/2), at reg_decay near 1/3.
-    Cost: O(d m) a draw, with exponentials for the few atoms that count; memory O(d m). Deterministic: the same draws give the same
-    bits on every instruction set.
+    Cost: O(d m) a draw, with exponentials for the few atoms that count; memory O(d m). Deterministic: the same draws give the
+    same bits on every instruction set.
 
     References
     ----------
@@ -129,8 +130,8 @@ class SemiDiscrete:
     g : (m,) array of float64
         The averaged potential, in units of the cost, of mean zero under the weights; -inf at atoms of weight 0.
     history : array of float64
-        For each block of up to 1024 steps the mean of the (smoothed) semi-dual objective at its draws: noisy estimates of the cost
-        of transport, from below in the mean.
+        For each block of up to 1024 steps the mean of the (smoothed) semi-dual objective at its draws: noisy estimates of the
+        cost of transport, from below in the mean.
     """
 
     g: np.ndarray
@@ -142,7 +143,10 @@ class SemiDiscrete:
         self._backend = backend
 
     def assign(self, x: Any, *, num_threads: int | None = None) -> np.ndarray:
-        """The map: for each point the atom j of least c(x, y_j) - g_j, the first of equals; int64 (size,) for points (size, d)."""
+        """The map: for each point the atom j of least c(x, y_j) - g_j, the first of equals.
+
+        int64 (size,) for points (size, d).
+        """
         return self._cells(x, num_threads)[0]
 
     def cost(self, x: Any, *, num_threads: int | None = None) -> float:

@@ -15,6 +15,8 @@ from .points import Points
 
 _TRANSPORT, _JOB = ffi.typeof("fgd_transport *"), ffi.typeof("fgd_job *")
 _SWEEP, _ROWS, _COLUMNS, _MARGINALS, _APPLY, _TRANSPOSE, _DENSE, _COUNT, _SPARSE = range(9)
+_KINDS = {np.dtype(np.float64): ffi.typeof("double *"), np.dtype(np.float32): ffi.typeof("float *"),
+          np.dtype(np.int64): ffi.typeof("int64_t *")}
 
 
 def transport(cost: np.ndarray | Points, a: np.ndarray, b: np.ndarray, *, reg: float, precision: str = "float64",
@@ -189,8 +191,7 @@ class Transport:
 
 
 def _pointer(array: np.ndarray) -> Any:
-    kind = {"float64": "double *", "float32": "float *", "int64": "int64_t *"}[array.dtype.name]
-    return ffi.cast(kind, array.ctypes.data)
+    return ffi.cast(_KINDS[array.dtype], ffi.from_buffer(array))
 
 
 def _aligned(size: int) -> np.ndarray:
