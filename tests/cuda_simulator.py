@@ -6,12 +6,16 @@ its value to the others between two barriers, so all threads of the block must r
 
 from __future__ import annotations
 
+import sys
 import threading
 from fractions import Fraction
 from typing import Any
 
 import numpy as np
 from numba.cuda.simulator.kernelapi import FakeCUDAModule
+
+#: A block's threads wait for each other by asking: at the usual interval of 5 ms nearly all time is waiting.
+sys.setswitchinterval(1e-5)
 
 
 def fma(self: Any, a: Any, b: Any, c: Any) -> Any:
@@ -30,14 +34,25 @@ FakeCUDAModule.fma = fma
 
 def shfl_sync(self: Any, mask: Any, value: Any, lane: Any) -> Any:
     """The value of a lane of the same warp; full masks only."""
-    manager = threading.current_thread()._manager
+    return _shown(self, value)[int(lane) % 32]
+
+
+def ballot_sync(self: Any, mask: Any, predicate: Any) -> Any:
+    """A bit for each lane of the warp; full masks only."""
+    return sum(1 << lane for lane, voted in _shown(self, bool(predicate)).items() if voted)
+
+
+def _shown(self: Any, value: Any) -> dict[int, Any]:
+    """What each lane of the warp shows."""
+    shown = threading.current_thread()._manager.__dict__.setdefault("_shown", {})
     place = self.threadIdx.x  # blocks here have one dimension
-    shown = manager.__dict__.setdefault("_shown", {})
     shown[place] = value
     self.syncthreads()
-    result = shown[place // 32 * 32 + int(lane) % 32]
+    first = place // 32 * 32
+    result = {lane: shown[first + lane] for lane in range(32) if first + lane in shown and first + lane < self.blockDim.x}
     self.syncthreads()
     return result
 
 
 FakeCUDAModule.shfl_sync = shfl_sync
+FakeCUDAModule.ballot_sync = ballot_sync

@@ -29,7 +29,7 @@ Cuturi: Sinkhorn Distances (NIPS 2013). Tang and others: Accelerating Sinkhorn A
 
 from .._dispatch import register
 
-register("sinkhorn", ("transport",), ("cpu", "reference"), ("float32", "float64"), folder="sweeps")
+register("sinkhorn", ("transport",), ("cpu", "cuda", "reference"), ("float32", "float64"), folder="sweeps")
 register("sinkhorn", ("descend", "assign"), ("cpu", "reference"), ("float64",), folder="semidiscrete")
 
 from .semidiscrete.semidiscrete import SemiDiscrete, semidiscrete  # noqa: E402  (the rows above must stand in the table first)

@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import _threads
-from .._arrays import is_on_device, unpack, widen
+from .._arrays import is_on_device, to_host, unpack, widen
 from .._checks import count, index_list, number
 from .._dispatch import Operand
+from . import device
 from .sweeps.points import Points
 
 METHODS = ("auto", "sinkhorn", "newton", "sns")
@@ -23,7 +24,7 @@ _FLOAT64 = np.dtype(np.float64)
 class Problem(NamedTuple):
     """One transport problem as the kernels take it."""
 
-    cost: np.ndarray | Points
+    cost: Any  # (n, m) array, on the host or a device, or Points
     a: np.ndarray  # (n,) float64
     b: np.ndarray  # (m,) float64, of a's sum unless penalised
     reg: float
@@ -97,12 +98,17 @@ def matrix(cost: Any, name: str, dimensions: int) -> tuple[np.ndarray, Operand, 
     if operand.device == "cpu":
         if operand.dtype in ("float16", "bfloat16"):
             data, operand = widen(data, operand.dtype).astype(np.float32), Operand("cpu", "float32")
-        data = np.ascontiguousarray(data)
-    return data, operand, wrap
+        return np.ascontiguousarray(data), operand, wrap
+    return device.packed(data, operand), operand, device.like(data)
 
 
-def spread(cost: np.ndarray, name: str) -> tuple[float, bool]:
+def spread(cost: Any, name: str) -> tuple[float, bool]:
     """The range of the finite costs, and whether one is +inf; ValueError for NaN and -inf."""
+    if is_on_device(cost):
+        low, high, masked = device.extent(cost)
+        if math.isnan(low) or low == -math.inf:
+            return spread(to_host(cost), name)  # which says where
+        return (high - low if high > -math.inf else 0.0), masked
     low, high = float(cost.min()), float(cost.max())  # either is NaN as soon as one element is
     if math.isnan(low) or low == -math.inf:
         bad = ~(cost.reshape(-1) > -np.inf)
@@ -176,8 +182,8 @@ def cloud(x: Any, name: str) -> tuple[np.ndarray, Operand, Callable[[Any], Any]]
         data = np.ascontiguousarray(widen(data, operand.dtype) if operand.dtype != "float64" else data)
         if not np.isfinite(data).all():
             raise ValueError(f"{name} has a NaN or an Inf in row {index_list(~np.isfinite(data).all(axis=1))}")
-        operand = Operand("cpu", "float64")
-    return data, operand, wrap
+        return data, Operand("cpu", "float64"), wrap
+    return device.packed(data, operand), operand, device.like(data)
 
 
 def points(x: np.ndarray, y: np.ndarray, metric: Any, scale: Any) -> tuple[Points, float]:
@@ -187,13 +193,24 @@ def points(x: np.ndarray, y: np.ndarray, metric: Any, scale: Any) -> tuple[Point
     if x.shape[1] != y.shape[1]:
         raise ValueError(f"x and y must have the same number of coordinates, got {x.shape[1]} and {y.shape[1]}")
     scale = number(scale, "scale", 0.0)
+    (low, high), (least, most) = box(x, "x"), box(y, "y")
     with np.errstate(over="ignore"):
-        sides = np.maximum(x.max(axis=0), y.max(axis=0)) - np.minimum(x.min(axis=0), y.min(axis=0))
+        sides = np.maximum(high, most) - np.minimum(low, least)
         square = float((sides * sides).sum())
     reach = scale * (square if metric == "sqeuclidean" else math.sqrt(square))
     if not math.isfinite(8.0 * max(reach, square)):
         raise ValueError(f"scale * {metric} overflows for the points x and y: scale them and reg down together")
     return Points(x, y, metric, scale), reach
+
+
+def box(x: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """The least and the greatest of each coordinate. Points on the device have not been looked at before."""
+    if is_on_device(x):
+        low, high, infinite = np.array([device.extent(x, k, x.shape[1]) for k in range(x.shape[1])]).T
+        if not np.all(low > -np.inf) or infinite.any():
+            cloud(to_host(x), name)  # which says where
+        return low, high
+    return x.min(axis=0), x.max(axis=0)
 
 
 def start(init: Any, a: np.ndarray, b: np.ndarray, reg: float) -> tuple[np.ndarray, np.ndarray] | None:
@@ -225,9 +242,12 @@ def settle(problem: Problem) -> tuple[Problem, bool]:
     """The problem without penalised mass that can go nowhere, and whether no fixed mass is such."""
     if not problem.masked or isinstance(problem.cost, Points):
         return problem, True
-    open_ = np.isfinite(problem.cost)
     a, b, penalty = problem.a, problem.b, problem.penalty or (math.inf, math.inf)
-    alone = (a > 0.0) & ~open_[:, b > 0.0].any(axis=1), (b > 0.0) & ~open_[a > 0.0].any(axis=0)
+    if is_on_device(problem.cost):
+        alone = device.alone(problem.cost, a, b)
+    else:
+        open_ = np.isfinite(problem.cost)
+        alone = (a > 0.0) & ~open_[:, b > 0.0].any(axis=1), (b > 0.0) & ~open_[a > 0.0].any(axis=0)
     if any(mask.any() and rho == math.inf for mask, rho in zip(alone, penalty, strict=True)):
         return problem, False
     lost = float(a[alone[0]].sum()), float(b[alone[1]].sum())

@@ -21,6 +21,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .._arrays import is_on_device
+from . import device
 from .arguments import Options, Problem
 from .newton.sns import SparseNewton
 from .newton.steps import Newton
@@ -229,9 +231,12 @@ def _impossible(run: Run) -> bool:
     t, cost = run.transport, np.asarray(run.problem.cost)
     live = np.flatnonzero(t.a > 0.0)
     order = live[np.argsort(-t.f[live], kind="stable")]
-    first = np.full(len(t.b), len(order))  # the place in the order of the first row that reaches a column
-    for place in range(len(order) - 1, -1, -1):
-        first[cost[order[place]] < np.inf] = place
+    if is_on_device(cost):
+        first = device.first(cost, order)
+    else:
+        first = np.full(len(t.b), len(order))  # the place in the order of the first row that reaches a column
+        for place in range(len(order) - 1, -1, -1):
+            first[cost[order[place]] < np.inf] = place
     reached = np.cumsum(np.bincount(first, weights=t.b, minlength=len(order) + 1))[: len(order)]
     return bool(np.any(np.cumsum(t.a[order]) - reached > max(run.options.tol, 1e-12 * float(t.a.sum()))))
 
@@ -316,7 +321,7 @@ class Second(NamedTuple):
     """The backend's second-order kernels."""
 
     semidual: Callable[[Any], Any]
-    solve: Callable[..., Any]
+    solve: Any  #: of Sinkhorn-Newton-Sparse, where that was asked for, else None
 
     def newton(self, transport: Any) -> Newton:
         """Newton's method on the semi-dual, not begun."""

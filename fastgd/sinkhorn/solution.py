@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from .._arrays import unpack, widen
+from .._arrays import is_on_device, to_host, unpack, widen
 from .._checks import array_out, number
 from .._dispatch import Operand, find
-from . import arguments
+from . import arguments, device
 from .arguments import Problem
 from .sweeps.points import Points
 
@@ -45,7 +45,7 @@ class Solution:
     its entries from the potentials as they go.
 
     The object keeps the cost as it was given, not a copy: `plan` and all that follows from it read it again. It can be pickled,
-    with the cost.
+    with the cost; from a GPU it comes back on the host.
     """
 
     f: Any
@@ -97,6 +97,8 @@ class Solution:
                 raise ValueError("out is for dense plans: leave it out with sparse=True")
             start, index, values = transport.sparse(threshold)
             return csr_array((values, index, start), shape=self._problem.shape)
+        if is_on_device(self.f):
+            return self._hand(transport.dense(threshold), out)
         plan = transport.dense()
         if threshold > 0.0:
             plan[plan <= threshold] = 0.0
@@ -111,7 +113,8 @@ class Solution:
         return self._product(u, "u", 0, out)
 
     def _product(self, x: Any, name: str, side: int, out: Any) -> Any:
-        values = arguments.numbers(x, name)
+        on_gpu = is_on_device(self.f)
+        values = arguments.numbers(to_host(x) if on_gpu and is_on_device(x) else x, name)
         size = self._problem.shape[side]
         if values.ndim not in (1, 2) or len(values) != size:
             raise ValueError(f"{name} must have shape ({size},) or ({size}, k), got {values.shape}")
@@ -128,6 +131,11 @@ class Solution:
 
     def _hand(self, result: np.ndarray, out: Any) -> Any:
         """The result as the caller's arrays are, or in `out`."""
+        if is_on_device(self.f):
+            if out is None:
+                return device.like(self.f)(result)
+            device.to(array_out(out, result.shape, "float64", "cuda"), result)
+            return out
         if out is None:
             return unpack(self.f, "f")[2](result)
         array_out(out, result.shape, "float64", "cpu")[...] = result
@@ -165,8 +173,9 @@ class Solution:
     def _transport(self) -> Any:
         """The kernels' object with these potentials, of its own for every call: threads may share a Solution."""
         problem = self._problem
-        dtype = "float64" if isinstance(problem.cost, Points) else str(problem.cost.dtype)
-        transport = find("sinkhorn.transport", Operand("cpu", dtype), self._backend)(
+        dtype = "float64" if isinstance(problem.cost, Points) else str(problem.cost.dtype).removeprefix("torch.")
+        where = "cuda" if is_on_device(self.f) else "cpu"
+        transport = find("sinkhorn.transport", Operand(where, dtype), self._backend)(
             problem.cost, problem.a, problem.b, reg=problem.reg, tau=problem.tau(problem.reg), threads=self._threads)
         transport.f[:], transport.g[:] = self._pair
         return transport
@@ -177,8 +186,12 @@ class Solution:
         return (u, v) if reg == self._problem.reg else (u * (self._problem.reg / reg), v * (self._problem.reg / reg))
 
     def __getstate__(self) -> dict[str, Any]:
-        """Arrays of other libraries are pickled as NumPy's."""
+        """Arrays of other libraries are pickled as NumPy's, and so is a cost on a GPU: what comes back lives on the host."""
         state = self.__dict__.copy()
+        if is_on_device(self.f):
+            cost = self._problem.cost
+            cost = cost._replace(x=_double(cost.x), y=_double(cost.y)) if isinstance(cost, Points) else to_host(cost)
+            state |= {"_problem": self._problem._replace(cost=cost), "_backend": None}
         for name in ("f", "g"):
             data, operand, _ = unpack(state[name], name)
             state[name] = widen(data, operand.dtype)
@@ -188,6 +201,10 @@ class Solution:
         n, m = self._problem.shape
         return (f"Solution({n} x {m}, reg={self._problem.reg:g}, {self.method}: {self.status}, error={self.error:.2g}, "
                 f"{self.iterations})")
+
+
+def _double(x: Any) -> np.ndarray:
+    return np.ascontiguousarray(to_host(x), dtype=np.float64)
 
 
 def _divergence(p: np.ndarray, q: np.ndarray) -> float:

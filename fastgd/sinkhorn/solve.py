@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import _threads
+from .._arrays import is_on_device
 from .._dispatch import Operand, find, runs
-from . import arguments
+from . import arguments, device
 from .arguments import Options, Problem
 from .schedule import Second, drive
 from .solution import Solution
@@ -28,7 +29,8 @@ def solve(cost: Any, a: Any = None, b: Any = None, *, reg: float, method: str = 
     Parameters
     ----------
     cost : (n, m) array
-        float32 or float64, which are kept as they are, float16 or bfloat16, which become float32. +inf forbids a pair.
+        float32 or float64, which are kept as they are, float16 or bfloat16, which become float32 (on the host). +inf forbids a
+        pair. With a cost on a GPU, marginals and `init` may be there or on the host.
     a, b : (n,), (m,) arrays, optional
         Marginals, finite and at least 0, some above 0; uniform of sum 1 by default. Sums must agree to 1e-6; then b is scaled to
         a's sum. Rows and columns of mass 0 take no part: their potential is -inf.
@@ -52,7 +54,7 @@ def solve(cost: Any, a: Any = None, b: Any = None, *, reg: float, method: str = 
         tau (log a - log sum_j exp(g_j - K_ij)), tau = rho / (rho + reg), weighted by P's marginals. By sweeps alone.
     callback : function of (iteration, error), optional
         Called after every counted iteration; returning True stops. It makes each sweep a call of its own.
-    backend : {"auto", "cpu", "reference"}, optional
+    backend : {"auto", "cpu", "cuda", "reference"}, optional
         Where to run; see `fastgd.use`.
     num_threads : int, optional
         Threads to use at most; see `fastgd.use`.
@@ -73,7 +75,9 @@ def solve(cost: Any, a: Any = None, b: Any = None, *, reg: float, method: str = 
     -----
     Cost: a sweep reads the cost once and takes one exponential an entry; a Newton step takes two to four such passes, and
     products with the kept entries. Memory: O(n + m), with Newton also the kept entries.
-    Deterministic: the same bits for every number of threads and instruction set.
+    Deterministic: the same bits for every number of threads and instruction set; on a GPU the same on every run, and the CPU's
+    to rounding. There method="sns" has no kernel, potentials and dense plans are arrays of the cost's library, a sparse plan is
+    SciPy's on the host, and only what has n or m numbers is copied to the host, to decide with.
 
     References
     ----------
@@ -92,6 +96,7 @@ def solve(cost: Any, a: Any = None, b: Any = None, *, reg: float, method: str = 
     options = arguments.options(method, tol, max_iter, precision, callback, penalty)
     data, operand, wrap = arguments.matrix(cost, "cost", 2)
     kernels = _kernels(operand, options, penalty, backend)
+    a, b, init = device.on_host((a, b, init), operand)
     n, m = data.shape
     a, b = arguments.marginals(a, b, n, m, penalty is None)
     reach, masked = arguments.spread(data, "cost")
@@ -128,7 +133,7 @@ def solve_points(x: Any, y: Any, a: Any = None, b: Any = None, *, reg: float, me
     marginal_penalty : float or (float, float), optional
     callback : function of (iteration, error), optional
         As for `solve`.
-    backend : {"auto", "cpu", "reference"}, optional
+    backend : {"auto", "cpu", "cuda", "reference"}, optional
         Where to run; see `fastgd.use`. The reference stores the cost.
     num_threads : int, optional
         Threads to use at most; see `fastgd.use`.
@@ -166,7 +171,8 @@ def solve_points(x: Any, y: Any, a: Any = None, b: Any = None, *, reg: float, me
     if operand.device != other.device:
         raise TypeError(f"x and y must be on one device, got {operand.device} and {other.device}: move one of them")
     kernels = _kernels(operand, options, penalty, backend)
-    n, m = len(x), len(y)
+    n, m = x.shape[0], y.shape[0]
+    a, b, init = device.on_host((a, b, init), operand)
     a, b = arguments.marginals(a, b, n, m, penalty is None)
     points, reach = arguments.points(x, y, metric, scale)
     problem = Problem(points, a, b, reg, penalty, reach, False)
@@ -196,7 +202,7 @@ def solve_batch(costs: Any, a: Any = None, b: Any = None, *, reg: float, method:
     precision : {"float64", "float32"}
     marginal_penalty : float or (float, float), optional
         As for `solve`.
-    backend : {"auto", "cpu", "reference"}, optional
+    backend : {"auto", "cpu", "cuda", "reference"}, optional
         Where to run; see `fastgd.use`.
     num_threads : int, optional
         Threads to use at most; see `fastgd.use`.
@@ -213,7 +219,9 @@ def solve_batch(costs: Any, a: Any = None, b: Any = None, *, reg: float, method:
 
     Notes
     -----
-    Cost: as `solve` for each. Deterministic: the same bits for every number of threads, and as `solve` for each alone.
+    Cost: as `solve` for each. Deterministic: the same bits for every number of threads, and as `solve` for each alone. On a GPU
+    ("auto" and "sinkhorn", float64, n <= 1024, no infinite cost) the first sweeps of all problems are one launch, a block each;
+    only those that have not converged by then go on one after another, and the bits are those of `solve` to within `tol` only.
 
     References
     ----------
@@ -230,20 +238,23 @@ def solve_batch(costs: Any, a: Any = None, b: Any = None, *, reg: float, method:
     options = arguments.options(method, tol, max_iter, precision, None, penalty)
     data, operand, wrap = arguments.matrix(costs, "costs", 3)
     kernels = _kernels(operand, options, penalty, backend)
+    a, b, init = device.on_host((a, b, init), operand)
     problems = _problems(data, a, b, reg, penalty)
     starts: list[Any] = [None] * len(problems) if init is None else list(init)
     if len(starts) != len(problems):
         raise ValueError(f"init must hold a start for each of the {len(problems)} problems, got {len(starts)}")
     starts = [arguments.start(begin, problem.a, problem.b, reg) for begin, problem in zip(starts, problems, strict=True)]
+    heads = _heads(data, problems, options, starts, operand)
     solutions: list[Any] = [None] * len(problems)
     tickets = iter(range(len(problems)))
 
     def task() -> None:
         for ticket in tickets:  # a range's iterator hands out each number once, whoever asks
-            solutions[ticket] = _solved(problems[ticket], options, starts[ticket], kernels, wrap, 1)
+            solutions[ticket] = _solved(problems[ticket], options, starts[ticket], kernels, wrap, 1, heads[ticket])
 
     entries = len(problems) * data.shape[1] * data.shape[2]
-    _threads.run(task, threads=arguments.threads(num_threads, entries, SWEEPS), chunks=len(problems))
+    workers = 1 if operand.device == "cuda" else arguments.threads(num_threads, entries, SWEEPS)
+    _threads.run(task, threads=workers, chunks=len(problems))
     return solutions
 
 
@@ -262,7 +273,10 @@ class _Kernels(NamedTuple):
 def _kernels(operand: Operand, options: Options, penalty: Any, backend: str | None) -> _Kernels:
     sweeps_alone = penalty is not None or options.precision == "float32" or options.method == "sinkhorn"
     wide = Operand(operand.device, "float64")
-    second = None if sweeps_alone else Second(*(find(f"sinkhorn.{name}", wide, backend) for name in ("semidual", "sns_solve")))
+    second = None
+    if not sweeps_alone:
+        sparse = find("sinkhorn.sns_solve", wide, backend) if options.method == "sns" else None
+        second = Second(find("sinkhorn.semidual", wide, backend), sparse)
     return _Kernels(find("sinkhorn.transport", operand, backend), second, backend)
 
 
@@ -271,26 +285,50 @@ def _problems(data: np.ndarray, a: Any, b: Any, reg: float, penalty: Any) -> lis
     _, n, m = data.shape
     a, b = arguments.marginal(a, "a", n, 2), arguments.marginal(b, "b", m, 2)
     rows = {name: len(side) for name, side in (("a", a), ("b", b)) if side.ndim == 2}
-    size = len(data) if len(data) != 1 else max(rows.values(), default=1)
+    size = data.shape[0] if data.shape[0] != 1 else max(rows.values(), default=1)
     for name, count in rows.items():
         if count not in (1, size):
             raise ValueError(f"{name} must have one row for each of the {size} problems, or be one vector, got {count} rows")
     a, b = np.broadcast_to(a, (size, n)), np.broadcast_to(b, (size, m))
-    spreads = [arguments.spread(cost, f"costs[{i}]") for i, cost in enumerate(data)]
+    if is_on_device(data):
+        spreads = [arguments.spread(data, "costs")] * data.shape[0]
+    else:
+        spreads = [arguments.spread(cost, f"costs[{i}]") for i, cost in enumerate(data)]
     problems = []
     for i in range(size):
-        own = i if len(data) > 1 else 0
+        own = i if data.shape[0] > 1 else 0
         columns = np.ascontiguousarray(b[i]) if penalty is not None else arguments.balance(a[i], b[i])
         problems.append(Problem(data[own], np.ascontiguousarray(a[i]), columns, reg, penalty, *spreads[own]))
     return problems
 
 
-def _solved(problem: Problem, options: Options, init: Any, kernels: _Kernels, wrap: Callable[[Any], Any],
-            threads: int) -> Solution:
-    """One checked problem's Solution."""
+def _heads(data: Any, problems: list[Problem], options: Options, starts: list[Any], operand: Operand) -> list[Any]:
+    """On a GPU the first sweeps of all problems at once, where a block can do them; else None for each."""
+    nothing: list[Any] = [None] * len(problems)
+    if operand.device == "cpu" or not problems or options.max_iter == 0 or any(problem.masked for problem in problems):
+        return nothing
+    from .sweeps import cuda_batch
+
+    if options.precision != "float64" or options.method in ("newton", "sns") or not cuda_batch.fits(data.shape):
+        return nothing
+    a, b = (np.stack([getattr(problem, side) for problem in problems]) for side in ("a", "b"))
+    first = problems[0]
+    return cuda_batch.begin(data, a, b, first.reg, first.tau(first.reg), starts, options.tol, options.max_iter)
+
+
+def _solved(problem: Problem, options: Options, init: Any, kernels: _Kernels, wrap: Callable[[Any], Any], threads: int,
+            head: Any = None) -> Solution:
+    """One checked problem's Solution; `head`: the sweeps it has had already, and their potentials."""
+    before: list[float] = [] if head is None else head.errors.tolist()
+    if before and before[-1] <= options.tol:
+        return Solution(problem, (head.f, head.g), wrap, kernels.backend, threads, status="converged", error=before[-1],
+                        iterations={"sweeps": len(before), "newton": 0, "cg": 0}, method="sinkhorn", history=np.array(before))
+    if before:
+        init, options = (head.f, head.g), options._replace(max_iter=options.max_iter - len(before))
     problem, feasible = arguments.settle(problem)
     transport = kernels.transport(problem.cost, problem.a, problem.b, reg=problem.reg, precision=options.precision,
                                   tau=problem.tau(problem.reg), threads=threads)
     run = drive(transport, problem, options, init, kernels.second, feasible)
+    run.iterations["sweeps"] += len(before)
     return Solution(problem, (transport.f.copy(), transport.g.copy()), wrap, kernels.backend, threads, status=run.status,
-                    error=run.error, iterations=run.iterations, method=run.method, history=np.array(run.history))
+                    error=run.error, iterations=run.iterations, method=run.method, history=np.array(before + run.history))

@@ -2,4 +2,5 @@
 
 from ..._dispatch import register
 
-register("sinkhorn", ("semidual", "sns_solve"), ("cpu", "reference"), ("float64",), folder="newton")
+register("sinkhorn", ("semidual",), ("cpu", "cuda", "reference"), ("float64",), folder="newton")
+register("sinkhorn", ("sns_solve",), ("cpu", "reference"), ("float64",), folder="newton")
