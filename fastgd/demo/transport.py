@@ -8,9 +8,9 @@ Three problems on data that scikit-learn carries, each solved by every method of
   regularisation so small that the plan is nearly an assignment. Labels are used afterwards only, to see what was matched.
 
 What the first one is good for: its potentials carry a whole picture over (see `pictures.py`), and the sheet of pictures has
-both directions. The plan must use every colour of the other picture as often as that does: two thirds of one are a bright
-sky, of the other a dark background, so part of the sky becomes dark. With `marginal_penalty` the proportions are free, at a
-price, and colours go where they are near: the sheet's last column.
+both directions. The plan must use every colour of the other picture as often as that does: half of the pixels of one are bright,
+most of them sky, and three quarters of the other's are dark, so part of the sky becomes dark. With `marginal_penalty` the
+proportions are free, at a price, and colours go where they are near: the sheet's last column.
 
 Errors and times over a run are those at which the solver calls back: after each sweep and each Newton step. While epsilon is
 scaled down, in the first sweeps of "newton", the error is that of the larger regularisation. A method that has not converged
