@@ -16,6 +16,7 @@ from numba import types
 from numba.cuda.simulator.kernelapi import FakeCUDAModule, FakeCUDAShared
 from numba.np.numpy_support import as_dtype
 
+
 def fma(self: Any, a: Any, b: Any, c: Any) -> Any:
     """a * b + c with one rounding (float32: a second one in float64, which practically never shows)."""
     with np.errstate(all="ignore"):
