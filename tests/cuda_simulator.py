@@ -12,10 +12,9 @@ from fractions import Fraction
 from typing import Any
 
 import numpy as np
-from numba.cuda.simulator.kernelapi import FakeCUDAModule
-
-#: A block's threads wait for each other by asking: at the usual interval of 5 ms nearly all time is waiting.
-sys.setswitchinterval(1e-5)
+from numba import types
+from numba.cuda.simulator.kernelapi import FakeCUDAModule, FakeCUDAShared
+from numba.np.numpy_support import as_dtype
 
 
 def fma(self: Any, a: Any, b: Any, c: Any) -> Any:
@@ -56,3 +55,17 @@ def _shown(self: Any, value: Any) -> dict[int, Any]:
 
 FakeCUDAModule.shfl_sync = shfl_sync
 FakeCUDAModule.ballot_sync = ballot_sync
+
+_array = FakeCUDAShared.array
+
+
+def shared_array(self: Any, shape: Any, dtype: Any, alignment: Any = None) -> Any:
+    """The one array of a source line for all threads of a block; the simulator's own makes two if two threads come at once."""
+    if shape == 0 or alignment is not None:
+        return _array(self, shape, dtype, alignment)
+    line = sys._getframe(1)
+    empty = np.empty(shape, as_dtype(dtype) if isinstance(dtype, types.Type) else dtype)
+    return self._allocations.setdefault((line.f_code.co_filename, line.f_lineno), empty)
+
+
+FakeCUDAShared.array = shared_array

@@ -9,6 +9,7 @@ Exponentials of the two sides differ in the last bits, so results agree to round
 from __future__ import annotations
 
 import pickle
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -50,7 +51,10 @@ def simulated(monkeypatch: pytest.MonkeyPatch, block: int) -> Iterator[None]:
         launch(kernel, min(grid, 2), min(threads, block), stream, *arguments, **options)
 
     monkeypatch.setattr(_cuda, "launch", checked)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)  # few threads that wait for each other: at the usual 5 ms nearly all time is waiting
     yield
+    sys.setswitchinterval(interval)
     assert launched
     assert not set(launched) - declared
 
