@@ -2,8 +2,8 @@
  *
  * Formula: e_j = exp(f_i + g_j - K_ij), s = sum e, f_i := f_i + log(a_i / s), P_ij = e_j a_i / s, c_j += P_ij; of the row all
  *          entries are kept but the smallest classes, while their sum is at most drop a_i. A class holds the numbers that share
- *          exponent and first three bits. Entries below drop a_i / (2 m) cannot exceed half of that together and fall in passing; a
- *          histogram of the classes of what is left says where the other half ends.
+ *          exponent and first three bits. Entries below drop a_i / (2 m) cannot exceed half of that together and fall in passing;
+ *          a histogram of the classes of what is left says where the other half ends.
  * Cost:    one exponential an entry and two passes over a row that stays in the cache; no sorting.
  * Order:   sums over a row in eight lanes (column j in lane j mod 8), classes in rising order, c over rows ascending.
  */
