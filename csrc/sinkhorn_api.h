@@ -22,7 +22,7 @@ typedef struct {
     const double *a, *b, *log_a, *log_b;
     double *f, *g;
 
-    const int64_t *row;       /* the `rows` rows with a_i > 0, ascending: all that passes look at */
+    int64_t *row;             /* the `rows` rows with a_i > 0, ascending: all that passes look at */
     int64_t rows;
     void *shifts;             /* width numbers: g in base 2, -infinity where nothing is sent */
     double *part;             /* fgd_sinkhorn_part() numbers a chunk */
@@ -34,6 +34,11 @@ typedef struct {
     double threshold;         /* .. those above it */
 } fgd_transport;
 
+/* Of a problem with n, m, a and b: how many numbers the arrays from f on take, the cost's and the caller's apart; and their
+ * places in so many zeros. What Python reads lies from the returned index on: g and column of width numbers, then f, sums,
+ * spent and log_a of n and log_b of m. Rows are chosen, potentials set to 0 or -infinity. */
+int64_t fgd_sinkhorn_memory(int64_t n, int64_t m);
+int64_t fgd_sinkhorn_place(fgd_transport *t, double *memory);
 int64_t fgd_sinkhorn_chunks(const fgd_transport *t);
 int64_t fgd_sinkhorn_part(const fgd_transport *t);
 void fgd_sinkhorn_begin(fgd_transport *t, int what, double relax); /* before a pass: `shifts` from g */

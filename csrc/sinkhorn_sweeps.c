@@ -10,6 +10,37 @@
 #define FGD_BODY "sinkhorn_sweeps_body.h"
 #include "isa.h"
 
+int64_t fgd_sinkhorn_memory(int64_t n, int64_t m)
+{
+    int64_t width = (m + 15) / 16 * 16, chunks = FGD_MIN((n + 3) / 4, SINKHORN_CHUNKS);
+    return 8 + 3 * width + 5 * n + m + chunks * (2 * width + 8);
+}
+
+int64_t fgd_sinkhorn_place(fgd_transport *t, double *memory)
+{
+    const int64_t n = t->n, m = t->m;
+    t->width = (m + 15) / 16 * 16;
+    double *shifts = (double *)(((uintptr_t)memory + 63) & ~(uintptr_t)63); /* aligned */
+    t->shifts = shifts;
+    t->g = shifts + t->width;
+    t->column = t->g + t->width;
+    t->f = t->column + t->width;
+    t->sums = t->f + n;
+    t->spent = t->sums + n;
+    t->log_a = t->spent + n;
+    t->log_b = t->log_a + n;
+    t->row = (int64_t *)(t->spent + 2 * n + m);
+    t->part = (double *)(t->row + n);
+    for (int64_t i = 0; i < n; i++) {
+        t->f[i] = t->a[i] > 0.0 ? 0.0 : -INFINITY;
+        if (t->a[i] > 0.0)
+            t->row[t->rows++] = i;
+    }
+    for (int64_t j = 0; j < m; j++)
+        t->g[j] = t->b[j] > 0.0 ? 0.0 : -INFINITY;
+    return t->g - memory;
+}
+
 int64_t fgd_sinkhorn_chunks(const fgd_transport *t)
 {
     return (t->rows + sinkhorn_chunk(t) - 1) / sinkhorn_chunk(t);
