@@ -20,11 +20,15 @@ int64_t fgd_sinkhorn_part(const fgd_transport *t)
     return 2 * t->width + 8;
 }
 
-void fgd_sinkhorn_begin(fgd_transport *t, int what, double relax)
+void fgd_sinkhorn_begin(fgd_transport *t, int what)
 {
     double *shifts = t->shifts;
     float *single = t->shifts;
-    t->relax = relax;
+    if (what == PASS_SCALED) {
+        memcpy(t->held, t->f, (size_t)t->n * sizeof *t->f);
+        FGD_CALL(sinkhorn_steps)(t);
+        return;
+    }
     if (what == PASS_COLUMNS)
         for (int64_t j = 0; j < t->width; j++)
             t->column[j] = -1.0;
@@ -43,6 +47,7 @@ int fgd_sinkhorn_pass(fgd_transport *t, int what, fgd_job *job)
     void *e = fgd_scratch(5 * t->width * (int64_t)sizeof(double));
     if (!e)
         return -1;
+    memset(e, 0, (size_t)(5 * t->width) * sizeof(double)); /* what lies beyond the last column stays 0 */
     for (int64_t chunk; (chunk = fgd_take(&job->next)) < chunks;) {
         int64_t lo = chunk * size, hi = FGD_MIN(lo + size, t->rows);
         double *part = t->part + chunk * fgd_sinkhorn_part(t);
@@ -57,11 +62,18 @@ int fgd_sinkhorn_fold(fgd_transport *t, int what, double tol, double *error)
     return FGD_CALL(sinkhorn_fold)(t, what, fgd_sinkhorn_chunks(t), fgd_sinkhorn_part(t), tol, error);
 }
 
+int fgd_sinkhorn_first(fgd_transport *t, int64_t count, double relax)
+{
+    t->relax = relax;
+    t->left = count;
+    return t->absorbed && FGD_CALL(sinkhorn_steps)(t) <= 0.5 ? PASS_SCALED : PASS_SWEEP;
+}
+
 int64_t fgd_sinkhorn_sweep(fgd_transport *t, int64_t count, double tol, double relax, double *errors)
 {
     int64_t done = 0;
-    for (int what = PASS_SWEEP; done < count && what == PASS_SWEEP; done++) {
-        fgd_sinkhorn_begin(t, what, relax);
+    for (int what = fgd_sinkhorn_first(t, count, relax); done < count && what >= 0; done += !(errors[done] < 0.0)) {
+        fgd_sinkhorn_begin(t, what);
         do {
             fgd_job job = {0};
             if (fgd_sinkhorn_pass(t, what, &job) < 0)

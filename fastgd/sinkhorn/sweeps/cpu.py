@@ -14,7 +14,8 @@ from ..._native import ffi, lib
 from .points import Points
 
 _TRANSPORT, _JOB = ffi.typeof("fgd_transport *"), ffi.typeof("fgd_job *")
-_SWEEP, _ROWS, _COLUMNS, _MARGINALS, _APPLY, _TRANSPOSE, _DENSE, _COUNT, _SPARSE = range(9)
+_PLAN = 2**28  # entries of a plan kept for scaled sweeps, at most
+_SWEEP, _ABSORB, _SCALED, _ROWS, _COLUMNS, _MARGINALS, _APPLY, _TRANSPOSE, _DENSE, _COUNT, _SPARSE = range(11)
 
 
 def transport(cost: np.ndarray | Points, a: np.ndarray, b: np.ndarray, *, reg: float, precision: str = "float64",
@@ -45,8 +46,12 @@ class Transport:
                                            "single": int(precision == "float32")})
         self._place(a=a, b=b, log_a=self.log_a, log_b=self.log_b, f=self._f, g=self._g, row=self._row, sums=self._sums,
                     spent=self._spent, column=self._column, shifts=_aligned(width))
-        self._place(part=np.empty(lib.fgd_sinkhorn_chunks(self.struct) * lib.fgd_sinkhorn_part(self.struct)))
+        self._place(part=_aligned(max(1, lib.fgd_sinkhorn_chunks(self.struct)) * lib.fgd_sinkhorn_part(self.struct)))
         self._place_costs(cost)
+        if not (isinstance(cost, Points) or self.struct.single) and 1e-18 < a.sum() < 1e18 and n * width <= _PLAN:
+            self._place(plan=_aligned(len(self._row) * width // 2).view(np.float32), base_f=np.empty(n), base_rows=np.empty(n),
+                        base_g=_aligned(width), base_columns=_aligned(width), held=np.empty(n))
+            self.struct.flush = 2.0**-60 * a.sum()
         self.rescale(reg, tau)
 
     def _place_costs(self, cost: np.ndarray | Points) -> None:
@@ -93,7 +98,7 @@ class Transport:
         self._f *= self.reg / reg
         self._g *= self.reg / reg
         self.reg, self.tau = reg, tau or self.tau
-        self.struct.scale = self._factor / reg
+        self.struct.scale, self.struct.absorbed, self.struct.steady = self._factor / reg, 0, 0
         self.struct.tau_a, self.struct.tau_b = self.tau
 
     def rows(self) -> bool:
@@ -117,18 +122,20 @@ class Transport:
             if done < 0:
                 raise MemoryError
             return errors[:done]
-        error, done, what = ffi.new("double *"), 0, _SWEEP
-        while done < count and what == _SWEEP:
-            lib.fgd_sinkhorn_begin(self.struct, _SWEEP, relax)
-            what = self._share(_SWEEP, tol, error)
+        error, done, what = ffi.new("double *"), 0, lib.fgd_sinkhorn_first(self.struct, count, relax)
+        while done < count and what >= 0:
+            lib.fgd_sinkhorn_begin(self.struct, what)
+            what = self._share(what, tol, error)
             if what == _COLUMNS:
-                what = self._share(_COLUMNS, tol, error)
-            errors[done] = error[0]
-            done += 1
+                what = self._share(what, tol, error)
+            if not error[0] < 0.0:
+                errors[done] = error[0]
+                done += 1
         return errors[:done]
 
     def _pass(self, what: int) -> None:
-        lib.fgd_sinkhorn_begin(self.struct, what, 1.0)
+        self.struct.relax = 1.0
+        lib.fgd_sinkhorn_begin(self.struct, what)
         self._share(what, 0.0, ffi.new("double *"))
 
     def _share(self, what: int, tol: float, error: Any) -> int:
