@@ -1,7 +1,8 @@
 /* Sinkhorn sweeps and products with the plan, for one instruction set (isa.h). P_ij = exp(f_i + g_j - K_ij), K = scale C.
  *
- * Sweep. For each row e_j = exp(f_i + g_j - K_ij), s = sum e; f_i := tau_a (log a_i - log s + f_i); c_j += e_j exp(change of f_i).
- *        Then g_j := tau_b (log b_j - log c_j + g_j). After columns no entry exceeds its column's marginal, so no maximum is looked for.
+ * Sweep. For each row e_j = exp(f_i + g_j - K_ij), s = sum e; f_i := tau_a (log a_i - log s + f_i); c_j += e_j exp(change of
+ *        f_i). Then g_j := tau_b (log b_j - log c_j + g_j). After columns no entry exceeds its column's marginal, so no maximum
+ *        is looked for.
  * Cost:  one exponential an entry and one read of C for a whole iteration: about 26 operations for a vector of entries. Four rows
  *        at a time share the loads of g and the loads and stores of c; their exponentials wait in 32 m bytes of scratch.
  * Order: entry j of a row goes to lane j mod 8 (float32: 16), lanes are folded as a tree; rows add to their chunk's columns in
