@@ -14,7 +14,8 @@ from ..._native import ffi, lib
 from .points import Points
 
 _TRANSPORT, _JOB = ffi.typeof("fgd_transport *"), ffi.typeof("fgd_job *")
-_SWEEP, _ROWS, _COLUMNS, _MARGINALS, _APPLY, _TRANSPOSE, _DENSE, _COUNT, _SPARSE = range(9)
+_PLAN = 2**28  # entries of a plan kept for scaled sweeps, at most
+_SWEEP, _ABSORB, _SCALED, _ROWS, _COLUMNS, _MARGINALS, _APPLY, _TRANSPOSE, _DENSE, _COUNT, _SPARSE = range(11)
 _KINDS = {np.dtype(np.float64): ffi.typeof("double[]"), np.dtype(np.float32): ffi.typeof("float[]"),
           np.dtype(np.int64): ffi.typeof("int64_t[]")}
 
@@ -40,9 +41,12 @@ class Transport:
         self._keep: list[np.ndarray] = []
         self.struct = s = ffi.new(_TRANSPORT)
         s.n, s.m, s.relax, s.single = n, m, 1.0, precision == "float32"
-        memory = np.zeros(lib.fgd_sinkhorn_memory(n, m))
+        mass = float(a.sum())
+        scaled = not (isinstance(cost, Points) or s.single) and 1e-18 < mass < 1e18 and n * m <= _PLAN
+        s.flush = 2.0**-60 * mass
+        memory = np.zeros(lib.fgd_sinkhorn_memory(n, m, scaled))
         self._place(a=a, b=b)
-        at = lib.fgd_sinkhorn_place(s, _pointer(memory))
+        at = lib.fgd_sinkhorn_place(s, _pointer(memory), scaled)
         self._g, self._column = memory[at:at + m], memory[at + s.width:at + s.width + m]
         at += 2 * s.width
         self._f, self._sums, self._spent, self._log_a = memory[at:at + 4 * n].reshape(4, n)
@@ -97,7 +101,7 @@ class Transport:
         self._f *= self.reg / reg
         self._g *= self.reg / reg
         self.reg, self.tau = reg, tau or self.tau
-        self.struct.scale = self._factor / reg
+        self.struct.scale, self.struct.absorbed, self.struct.steady = self._factor / reg, 0, 0
         self.struct.tau_a, self.struct.tau_b = self.tau
 
     def rows(self) -> bool:
@@ -121,18 +125,20 @@ class Transport:
             if done < 0:
                 raise MemoryError
             return errors[:done]
-        error, done, what = ffi.new("double *"), 0, _SWEEP
-        while done < count and what == _SWEEP:
-            lib.fgd_sinkhorn_begin(self.struct, _SWEEP, relax)
-            what = self._share(_SWEEP, tol, error)
+        error, done, what = ffi.new("double *"), 0, lib.fgd_sinkhorn_first(self.struct, count, relax)
+        while done < count and what >= 0:
+            lib.fgd_sinkhorn_begin(self.struct, what)
+            what = self._share(what, tol, error)
             if what == _COLUMNS:
-                what = self._share(_COLUMNS, tol, error)
-            errors[done] = error[0]
-            done += 1
+                what = self._share(what, tol, error)
+            if not error[0] < 0.0:
+                errors[done] = error[0]
+                done += 1
         return errors[:done]
 
     def _pass(self, what: int) -> None:
-        lib.fgd_sinkhorn_begin(self.struct, what, 1.0)
+        self.struct.relax = 1.0
+        lib.fgd_sinkhorn_begin(self.struct, what)
         self._share(what, 0.0, ffi.new("double *"))
 
     def _share(self, what: int, tol: float, error: Any) -> int:
