@@ -22,11 +22,18 @@ typedef struct {
     const double *a, *b, *log_a, *log_b;
     double *f, *g;
 
-    const int64_t *row;       /* the `rows` rows with a_i > 0, ascending: all that passes look at */
+    int64_t *row;             /* the `rows` rows with a_i > 0, ascending: all that passes look at */
     int64_t rows;
     void *shifts;             /* width numbers: g in base 2, -infinity where nothing is sent */
     double *part;             /* fgd_sinkhorn_part() numbers a chunk */
     double *column;           /* width numbers: sums over columns */
+    float *plan;              /* scaled sweeps: P at base_f, base_g, (rows, width), with its exact sums; NULL: no such sweeps */
+    double *base_f, *base_g, *base_rows, *base_columns, *held; /* held: f before the sweep */
+    double flush;             /* .. its entries below this are 0 there */
+    int32_t absorbed;         /* .. whether it holds a plan of this regularisation */
+    int32_t steady;           /* how many sweeps of one sort, exact or scaled, went well */
+    int64_t left;             /* sweeps left in this call */
+    double before;            /* the error before this sweep */
     double *sums, *spent;     /* n numbers each: sums over rows of P and of C P; what else comes by rows */
     const double *vector;     /* what to multiply P with */
     double *values;           /* entries of P .. */
@@ -34,13 +41,20 @@ typedef struct {
     double threshold;         /* .. those above it */
 } fgd_transport;
 
+/* Of a problem with n, m, a and b: how many numbers the arrays that are not the caller's take; and their places in so many
+ * zeros, with rows chosen and potentials 0 or -infinity. What Python reads lies from the returned index on: g and column of width
+ * numbers, f, sums, spent and log_a of n, log_b of m. */
+int64_t fgd_sinkhorn_memory(int64_t n, int64_t m, int scaled);
+int64_t fgd_sinkhorn_place(fgd_transport *t, double *memory, int scaled);
 int64_t fgd_sinkhorn_chunks(const fgd_transport *t);
 int64_t fgd_sinkhorn_part(const fgd_transport *t);
-void fgd_sinkhorn_begin(fgd_transport *t, int what, double relax); /* before a pass: `shifts` from g */
+void fgd_sinkhorn_begin(fgd_transport *t, int what); /* before a pass: `shifts` from g */
 int fgd_sinkhorn_pass(fgd_transport *t, int what, fgd_job *job);
-int fgd_sinkhorn_fold(fgd_transport *t, int what, double tol, double *error); /* what to pass next, or -1 */
-int64_t fgd_sinkhorn_sweep(fgd_transport *t, int64_t count, double tol, double relax,
-                           double *errors); /* by one caller; sweeps done */
+int fgd_sinkhorn_first(fgd_transport *t, int64_t count, double relax); /* what pass `count` sweeps begin with */
+/* After a pass: what to pass next, or -1. *error < 0: this sweep does not count */
+int fgd_sinkhorn_fold(fgd_transport *t, int what, double tol, double *error);
+/* Sweeps by one caller: how many, or -1 */
+int64_t fgd_sinkhorn_sweep(fgd_transport *t, int64_t count, double tol, double relax, double *errors);
 
 /* ---- sinkhorn: Newton's method on the semi-dual (csrc/sinkhorn_newton*.c) */
 typedef struct {

@@ -16,7 +16,8 @@ FGD_INLINE VEC TN(distances)(const fgd_transport *t, int64_t i, int64_t j)
     return sum;
 }
 
-FGD_INLINE VEC TN(costs)(const fgd_transport *t, const int kind, int64_t i, int64_t j)
+/* The costs where j + WIDTH <= m. */
+FGD_INLINE VEC TN(inner_costs)(const fgd_transport *t, const int kind, int64_t i, int64_t j)
 {
     if (kind == SINKHORN_SQUARES)
         return TN(distances)(t, i, j);
@@ -26,14 +27,20 @@ FGD_INLINE VEC TN(costs)(const fgd_transport *t, const int kind, int64_t i, int6
             v[l] = sizeof(REAL) == 8 ? (REAL)sqrt(v[l]) : (REAL)sqrtf((float)v[l]);
         return v;
     }
-    const void *stored = OF(t, cost);
-    const float *single = (const float *)stored + i * t->m + j;
-    const REAL *wide = (const REAL *)stored + i * t->m + j;
-    if (j + WIDTH <= t->m)
-        return kind == SINKHORN_F32 ? __builtin_convertvector(*(const TN(singles) *)single, VEC) : *(const TN(reals) *)wide;
+    if (kind == SINKHORN_F32)
+        return __builtin_convertvector(*(const TN(singles) *)((const float *)OF(t, cost) + i * t->m + j), VEC);
+    return *(const TN(reals) *)((const REAL *)OF(t, cost) + i * t->m + j);
+}
+
+FGD_INLINE VEC TN(costs)(const fgd_transport *t, const int kind, int64_t i, int64_t j)
+{
+    if (kind == SINKHORN_SQUARES || kind == SINKHORN_DISTANCES || j + WIDTH <= t->m)
+        return TN(inner_costs)(t, kind, i, j);
     VEC v = ALL(INFINITY);
-    for (int l = 0; l < t->m - j; l++)
-        v[l] = kind == SINKHORN_F32 ? (REAL)single[l] : wide[l];
+    for (int l = 0; l < t->m - j; l++) {
+        int64_t at = i * t->m + j + l;
+        v[l] = kind == SINKHORN_F32 ? (REAL)((const float *)OF(t, cost))[at] : ((const REAL *)OF(t, cost))[at];
+    }
     return v;
 }
 

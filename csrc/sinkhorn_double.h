@@ -8,8 +8,7 @@
 #define GREATEST 1000.0
 #define SMALL 0x1p-800  /* sums of exponentials from here .. */
 #define LARGE 0x1p900   /* .. to here are right: those below LEAST do not matter, and none was cut to GREATEST; */
-#define SWELL 0x1p200   /* nor do they matter in columns, after a factor up to this one .. */
-#define COLUMN 0x1p-700 /* .. where the sum is not below this */
+#define SWELL 0x1p200   /* nor do they matter in columns, after a factor up to this one (sums: fold_step) */
 
 FGD_INLINE VEC FN(smaller_d)(VEC v, VEC w)
 {

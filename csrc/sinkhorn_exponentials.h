@@ -21,18 +21,26 @@ FGD_INLINE VEC TN(exp2)(VEC v)
 FGD_INLINE void TN(exponentials_of)(const fgd_transport *t, const int kind, const int count, const int64_t *row, const REAL *base,
                                     REAL *e, double *sum)
 {
-    const REAL scale = (REAL)(t->scale * LOG2E), *g = (const REAL *)t->shifts;
-    const int64_t width = t->width;
+    const VEC scale = ALL((REAL)(t->scale * LOG2E));
+    const REAL *g = (const REAL *)t->shifts;
+    const int64_t width = t->width, whole = t->m / (WIDTH * PARTS) * (WIDTH * PARTS);
     VEC lanes[4][PARTS] = {{{0}}};
-    for (int64_t j = 0; j < t->m; j += WIDTH * PARTS)
-        for (int64_t p = 0; p < PARTS; p++) {
-            int64_t at = j + p * WIDTH;
-            VEC shift = *(const VEC *)(g + at);
+    for (int64_t j = 0; j < whole; j += WIDTH * PARTS)
+#pragma GCC unroll 4
+        for (int64_t p = 0; p < PARTS; p++)
+#pragma GCC unroll 4
             for (int r = 0; r < count; r++) {
-                VEC v = TN(exp2)((base[r] + shift) - scale * TN(costs)(t, kind, row[r], at));
+                int64_t at = j + p * WIDTH;
+                VEC v = (base[r] + *(const VEC *)(g + at)) - scale * TN(inner_costs)(t, kind, row[r], at);
+                v = TN(exp2)(v);
                 lanes[r][p] += v;
                 *(VEC *)(e + r * width + at) = v;
             }
+    for (int64_t at = whole; at < width; at += WIDTH)
+        for (int r = 0; r < count; r++) {
+            VEC v = TN(exp2)((base[r] + *(const VEC *)(g + at)) - scale * TN(costs)(t, kind, row[r], at));
+            lanes[r][(at - whole) / WIDTH % PARTS] += v;
+            *(VEC *)(e + r * width + at) = v;
         }
     for (int r = 0; r < count; r++)
         sum[r] = TN(total)(lanes[r]);

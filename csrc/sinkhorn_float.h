@@ -49,7 +49,8 @@ FGD_INLINE INT FN(eighth_f)(INT n)
 {
     static const int32_t table[16] = {
         0x3f800000, 0x3f7b95c2, 0x3f7837f0, 0x3f75fed7, 0x3f7504f3, 0x3f75672a, 0x3f7744fd, 0x3f7ac0c7,
-        0x3f800000, 0x3f7b95c2, 0x3f7837f0, 0x3f75fed7, 0x3f7504f3, 0x3f75672a, 0x3f7744fd, 0x3f7ac0c7};
+        0x3f800000, 0x3f7b95c2, 0x3f7837f0, 0x3f75fed7, 0x3f7504f3, 0x3f75672a, 0x3f7744fd, 0x3f7ac0c7,
+    };
 #if FGD_LEVEL == 2
     return (INT)_mm512_permutexvar_epi32((__m512i)n, _mm512_loadu_si512(table));
 #elif FGD_LEVEL == 1

@@ -4,9 +4,10 @@
 
 #include "sinkhorn_api.h"
 
-/* Passes over the rows: a sweep; f from g; g from f; sums over rows and columns; P v; P' v; P; its large entries counted, and
- * written. */
-enum { PASS_SWEEP, PASS_ROWS, PASS_COLUMNS, PASS_MARGINALS, PASS_APPLY, PASS_TRANSPOSE, PASS_DENSE, PASS_COUNT, PASS_SPARSE };
+/* Passes over the rows: a sweep; one that keeps the plan; one from such a plan; f from g; g from f; sums over rows and columns;
+ * P v; P' v; P; its large entries counted, and written. */
+enum { PASS_SWEEP, PASS_ABSORB, PASS_SCALED, PASS_ROWS, PASS_COLUMNS, PASS_MARGINALS, PASS_APPLY, PASS_TRANSPOSE, PASS_DENSE,
+       PASS_COUNT, PASS_SPARSE };
 
 enum { SINKHORN_CHUNKS = 32 }; /* at most, of equally many rows */
 

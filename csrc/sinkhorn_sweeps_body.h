@@ -44,6 +44,7 @@ FGD_INLINE void FN(update)(const fgd_transport *t, const int64_t *row, fgd_updat
 }
 
 #include "sinkhorn_double.h"
+#include "sinkhorn_scaled.h"
 #include "sinkhorn_sweeps_real.h"
 #include "sinkhorn_passes.h"
 #include "sinkhorn_fold.h"
@@ -52,15 +53,18 @@ FGD_INLINE void FN(update)(const fgd_transport *t, const int64_t *row, fgd_updat
 #include "sinkhorn_float.h"
 #include "sinkhorn_costs.h"
 #include "sinkhorn_sweeps_real.h"
+#include "sinkhorn_scaled_float.h"
 #include "sinkhorn_undefine.h"
 
 /* A pass over one chunk; e is scratch of 5 width numbers. */
 static void FN(sinkhorn_chunk)(const fgd_transport *t, int what, int64_t lo, int64_t hi, void *e, double *part)
 {
-    if (what != PASS_SWEEP)
+    if (what > PASS_SCALED)
         FN(pass_chunk)(t, what, lo, hi, e, part);
+    else if (what == PASS_SCALED)
+        FN(scaled_chunk)(t, lo, hi, e, part);
     else if (t->single)
-        FN(sweep_chunk_f)(t, lo, hi, e, part);
+        FN(sweep_chunk_f)(t, lo, hi, e, part, 0);
     else
-        FN(sweep_chunk_d)(t, lo, hi, e, part);
+        FN(sweep_chunk_d)(t, lo, hi, e, part, what == PASS_ABSORB);
 }

@@ -19,8 +19,9 @@ FGD_NOINLINE void TN(add)(const fgd_transport *t, int count, const REAL *factor,
 
 /* Four rows of a sweep, or one: f, and what they add to c and to the rows' error. A row whose sum is not to be trusted, after
  * jumps of g, takes its exponentials again, the greatest of them 1. */
-FGD_NOINLINE void TN(sweep_rows)(const fgd_transport *t, int count, const int64_t *row, REAL *e, REAL *c, double *error)
+FGD_NOINLINE void TN(sweep_rows)(const fgd_transport *t, int count, int64_t i, REAL *e, REAL *c, double *part, const int absorb)
 {
+    const int64_t *row = t->row + i;
     REAL base[4] = {0}, factor[4] = {0};
     fgd_update u = {.count = count};
     for (int r = 0; r < count; r++)
@@ -33,6 +34,7 @@ FGD_NOINLINE void TN(sweep_rows)(const fgd_transport *t, int count, const int64_
         FN(update)(t, row, &u);
         for (int r = 0; r < count; r++)
             if (!(u.sum[r] >= SMALL && u.sum[r] <= LARGE && u.factor[r] <= SWELL)) {
+                part[t->width + 1] = INFINITY;
                 trusted = again;
                 if (again)
                     continue;
@@ -46,22 +48,23 @@ FGD_NOINLINE void TN(sweep_rows)(const fgd_transport *t, int count, const int64_
     for (int r = 0; r < count; r++) {
         factor[r] = (REAL)u.factor[r];
         t->f[row[r]] = u.next[r];
-        *error += u.error[r];
+        part[t->width] += u.error[r];
+        if (absorb)
+            FN(keep)(t, i + r, (const double *)(const void *)(e + r * t->width), u.factor[r], u.next[r], u.sum[r]);
     }
     TN(add)(t, count, factor, e, c);
 }
 
-static void TN(sweep_chunk)(const fgd_transport *t, int64_t lo, int64_t hi, REAL *e, double *part)
+static void TN(sweep_chunk)(const fgd_transport *t, int64_t lo, int64_t hi, REAL *e, double *part, const int absorb)
 {
     REAL *c = e + 4 * t->width;
-    double error = 0.0;
     int64_t i = lo;
     memset(c, 0, (size_t)t->width * sizeof *c);
+    part[t->width] = part[t->width + 1] = 0.0;
     for (; i + 4 <= hi; i += 4)
-        TN(sweep_rows)(t, 4, t->row + i, e, c, &error);
+        TN(sweep_rows)(t, 4, i, e, c, part, absorb);
     for (; i < hi; i++)
-        TN(sweep_rows)(t, 1, t->row + i, e, c, &error);
+        TN(sweep_rows)(t, 1, i, e, c, part, absorb);
     for (int64_t j = 0; j < t->width; j++)
         part[j] = (double)c[j];
-    part[t->width] = error;
 }

@@ -14,9 +14,10 @@ from ..._native import ffi, lib
 from .points import Points
 
 _TRANSPORT, _JOB = ffi.typeof("fgd_transport *"), ffi.typeof("fgd_job *")
-_SWEEP, _ROWS, _COLUMNS, _MARGINALS, _APPLY, _TRANSPOSE, _DENSE, _COUNT, _SPARSE = range(9)
-_KINDS = {np.dtype(np.float64): ffi.typeof("double *"), np.dtype(np.float32): ffi.typeof("float *"),
-          np.dtype(np.int64): ffi.typeof("int64_t *")}
+_PLAN = 2**28  # entries of a plan kept for scaled sweeps, at most
+_SWEEP, _ABSORB, _SCALED, _ROWS, _COLUMNS, _MARGINALS, _APPLY, _TRANSPOSE, _DENSE, _COUNT, _SPARSE = range(11)
+_KINDS = {np.dtype(np.float64): ffi.typeof("double[]"), np.dtype(np.float32): ffi.typeof("float[]"),
+          np.dtype(np.int64): ffi.typeof("int64_t[]")}
 
 
 def transport(cost: np.ndarray | Points, a: np.ndarray, b: np.ndarray, *, reg: float, precision: str = "float64",
@@ -37,18 +38,22 @@ class Transport:
         self.n, self.m = n, m = len(a), len(b)
         self.reg, self.tau = reg, tau
         self._factor = cost.scale if isinstance(cost, Points) else 1.0
+        self._keep: list[np.ndarray] = []
+        self.struct = s = ffi.new(_TRANSPORT)
+        s.n, s.m, s.relax, s.single = n, m, 1.0, precision == "float32"
+        mass = float(a.sum())
+        scaled = not (isinstance(cost, Points) or s.single) and 1e-18 < mass < 1e18 and n * m <= _PLAN
+        s.flush = 2.0**-60 * mass
+        memory = np.zeros(lib.fgd_sinkhorn_memory(n, m, scaled))
+        self._place(a=a, b=b)
+        at = lib.fgd_sinkhorn_place(s, _pointer(memory), scaled)
+        self._g, self._column = memory[at:at + m], memory[at + s.width:at + s.width + m]
+        at += 2 * s.width
+        self._f, self._sums, self._spent, self._log_a = memory[at:at + 4 * n].reshape(4, n)
+        self._log_b = memory[at + 4 * n:at + 4 * n + m]
         with np.errstate(divide="ignore"):
-            self.log_a, self.log_b = np.log(a), np.log(b)
-        self._f, self._g = np.where(a > 0, 0.0, -np.inf), np.where(b > 0, 0.0, -np.inf)
-        width = -(-m // 16) * 16
-        self._row = np.flatnonzero(a > 0)
-        self._sums, self._spent, self._column = np.zeros(n), np.zeros(n), _aligned(width)
-        self._keep: list[Any] = []
-        self.struct = ffi.new(_TRANSPORT, {"n": n, "m": m, "width": width, "rows": len(self._row), "relax": 1.0,
-                                           "single": int(precision == "float32")})
-        self._place(a=a, b=b, log_a=self.log_a, log_b=self.log_b, f=self._f, g=self._g, row=self._row, sums=self._sums,
-                    spent=self._spent, column=self._column, shifts=_aligned(width))
-        self._place(part=np.empty(lib.fgd_sinkhorn_chunks(self.struct) * lib.fgd_sinkhorn_part(self.struct)))
+            np.log(a, out=self._log_a)
+            np.log(b, out=self._log_b)
         self._place_costs(cost)
         self.rescale(reg, tau)
 
@@ -96,7 +101,7 @@ class Transport:
         self._f *= self.reg / reg
         self._g *= self.reg / reg
         self.reg, self.tau = reg, tau or self.tau
-        self.struct.scale = self._factor / reg
+        self.struct.scale, self.struct.absorbed, self.struct.steady = self._factor / reg, 0, 0
         self.struct.tau_a, self.struct.tau_b = self.tau
 
     def rows(self) -> bool:
@@ -120,18 +125,20 @@ class Transport:
             if done < 0:
                 raise MemoryError
             return errors[:done]
-        error, done, what = ffi.new("double *"), 0, _SWEEP
-        while done < count and what == _SWEEP:
-            lib.fgd_sinkhorn_begin(self.struct, _SWEEP, relax)
-            what = self._share(_SWEEP, tol, error)
+        error, done, what = ffi.new("double *"), 0, lib.fgd_sinkhorn_first(self.struct, count, relax)
+        while done < count and what >= 0:
+            lib.fgd_sinkhorn_begin(self.struct, what)
+            what = self._share(what, tol, error)
             if what == _COLUMNS:
-                what = self._share(_COLUMNS, tol, error)
-            errors[done] = error[0]
-            done += 1
+                what = self._share(what, tol, error)
+            if not error[0] < 0.0:
+                errors[done] = error[0]
+                done += 1
         return errors[:done]
 
     def _pass(self, what: int) -> None:
-        lib.fgd_sinkhorn_begin(self.struct, what, 1.0)
+        self.struct.relax = 1.0
+        lib.fgd_sinkhorn_begin(self.struct, what)
         self._share(what, 0.0, ffi.new("double *"))
 
     def _share(self, what: int, tol: float, error: Any) -> int:
@@ -150,13 +157,13 @@ class Transport:
     def error(self) -> tuple[float, float]:
         """L1 errors of rows and columns. Penalised: of the fixed-point equations, weighted by the plan's marginals."""
         self._pass(_MARGINALS)
-        return (_residual(self._sums, self.a, self.log_a, self._f, self.tau[0]),
-                _residual(self._column[:self.m], self.b, self.log_b, self._g, self.tau[1]))
+        return (_residual(self._sums, self.a, self._log_a, self._f, self.tau[0]),
+                _residual(self._column, self.b, self._log_b, self._g, self.tau[1]))
 
     def summary(self) -> tuple[float, float, float]:
         """<C, P>, the mass sum P, and sum P log P."""
         self._pass(_MARGINALS)
-        r, c, spent = self._sums, self._column[:self.m], self._factor * float(self._spent.sum())
+        r, c, spent = self._sums, self._column, self._factor * float(self._spent.sum())
         return spent, float(r.sum()), float(r[r > 0] @ self._f[r > 0] + c[c > 0] @ self._g[c > 0]) - spent / self.reg
 
     def apply(self, v: np.ndarray) -> np.ndarray:
@@ -170,7 +177,7 @@ class Transport:
         u = np.ascontiguousarray(u, np.float64)
         self.struct.vector = _pointer(u)
         self._pass(_TRANSPOSE)
-        return self._column[:self.m].copy()
+        return self._column.copy()
 
     def dense(self) -> np.ndarray:
         plan = np.zeros((self.n, self.m))
@@ -192,7 +199,7 @@ class Transport:
 
 
 def _pointer(array: np.ndarray) -> Any:
-    return ffi.cast(_KINDS[array.dtype], ffi.from_buffer(array))
+    return ffi.from_buffer(_KINDS[array.dtype], array)
 
 
 def _aligned(size: int) -> np.ndarray:
