@@ -221,13 +221,13 @@ def _measure(run: Run, errors: list[float], omega: float) -> None:
 
 
 def _lost(run: Run, before: tuple[np.ndarray, np.ndarray]) -> bool:
-    """Whether the dual potential is below what it was before."""
+    """Whether the dual potential is below what it was before, by more than rounding may cause."""
     t, after = run.transport, (run.transport.f.copy(), run.transport.g.copy())
     now = run.potential()
     t.f[:], t.g[:] = before
     then = run.potential()
     t.f[:], t.g[:] = after
-    return not now >= then
+    return not now >= then - run.floor()
 
 
 def newton(run: Run, state: Any, name: str, patient: bool) -> None:
