@@ -12,7 +12,7 @@ import pytest
 from instruction_sets import LEVELS, instruction_set
 
 from fastgd.sinkhorn.newton.sns import SparseNewton
-from fastgd.sinkhorn.newton.steps import Newton, predicted_newton, predicted_sweeps
+from fastgd.sinkhorn.newton.steps import Newton
 from fastgd.sinkhorn.sweeps.points import Points
 
 BACKENDS = ("cpu", "reference")
@@ -273,14 +273,6 @@ def test_a_column_that_can_receive_nothing(backend: str) -> None:
     errors = [newton.begin()] + [newton.step(1e-9).error for _ in range(12)]
     assert np.isfinite(errors).all() and np.isfinite(t.f).all()
     assert min(errors) >= b[4] and errors[-1] <= errors[0]
-
-
-def test_the_cheaper_way_is_predicted() -> None:
-    assert predicted_sweeps(1e-7, 1e-6, 0.5) == predicted_newton(1e-7, 1e-6, 0.5, 0.1) == 0.0
-    assert predicted_sweeps(0.1, 1e-6, 1.01) == math.inf
-    dense, sparse = (0.05, 1e-6, 0.48, 0.34), (0.05, 1e-6, 0.83, 0.006)
-    assert predicted_sweeps(*dense[:3]) < predicted_newton(*dense)
-    assert predicted_sweeps(*sparse[:3]) > predicted_newton(*sparse)
 
 
 @pytest.mark.parametrize("n, m", [(1, 1), (1, 6), (6, 1), (2, 2), (3, 17)])

@@ -18,6 +18,8 @@ from .sweeps.points import Points
 METHODS = ("auto", "sinkhorn", "newton", "sns")
 PRECISIONS = ("float64", "float32")
 METRICS = ("sqeuclidean", "euclidean")
+#: Of |cost| / reg: beyond it, neighbouring float64 exponents differ by a factor of e and more.
+RESOLVED = 2.0**52
 _FLOAT64 = np.dtype(np.float64)
 
 
@@ -252,6 +254,21 @@ def settle(problem: Problem) -> tuple[Problem, bool]:
         return problem, False
     lost = float(a[alone[0]].sum()), float(b[alone[1]].sum())
     return problem._replace(a=np.where(alone[0], 0.0, a), b=np.where(alone[1], 0.0, b), alone=lost), True
+
+
+def resolved(problem: Problem) -> Problem:
+    """`problem`, unless a row or column has only costs beside which reg vanishes: ValueError. Single ones forbid as +inf does."""
+    cost = problem.cost
+    if isinstance(cost, Points) or abs(float(cost[0, 0])) + problem.reach <= RESOLVED * problem.reg:
+        return problem
+    live = problem.a > 0.0, problem.b > 0.0
+    for axis, name in ((1, "row"), (0, "column")):
+        least = np.min(cost[:, live[1]] if axis else cost[live[0]], axis=axis)
+        bad = live[1 - axis] & np.isfinite(least) & (np.abs(least) / RESOLVED > problem.reg)
+        if bad.any():
+            raise ValueError(f"cost / reg has no digits left in float64: reg is {problem.reg!r}, and the least cost of {name} "
+                             f"{int(bad.argmax())} is {float(least[bad.argmax()])!r}: raise reg, or shift the costs towards 0")
+    return problem
 
 
 def threads(num_threads: int | None, n: int, m: int) -> int:

@@ -31,6 +31,8 @@ from .newton.steps import Newton
 FIRST, CHUNK = 8, 12
 #: Of the gap: what a rate that is no worse than predicted makes of it, and the most it falls at once.
 RISE, FALL = 1.3, 6.0
+#: Where over-relaxation failed, gaps count as four times as large; and this much less so after each block that went well.
+TRUST = 0.9
 #: Above this gap plain sweeps contract fast enough.
 EASY = 0.8
 #: In sweeps: a product with a dense Hessian; a step of Newton beside products, and what a dense Hessian adds to it.
@@ -43,8 +45,12 @@ PROBE, SLOW, SPARSE = 3, 0.88, 0.25
 OFF = 32.0
 #: Sweeps of Sinkhorn-Newton-Sparse.
 PUBLISHED = 20
-#: Epsilon scaling: stages at most, sweeps a stage, and the error from which a stage goes on at once.
-STAGES, STAGE, STAGE_ERROR = 30, 3, 0.1
+#: Epsilon scaling: stages at most, what each divides epsilon by, its sweeps, and the error from which it goes on at once.
+#: Newton needs a start in the right region, not an accurate one: halves with 5 sweeps cost four times as much and save a step.
+STAGES, RATIO, STAGE, STAGE_ERROR = 26, 4.0, 2, 0.1
+#: Newton's steps at a stage, at most, and the share of mass misplaced that calls for them: FAR, but NEAR where more stages than
+#: SHORT are to come, for then potentials must move by many regularisations if they have lost the way.
+STAGE_STEPS, FAR, NEAR, SHORT = 40, 0.5, 0.01, 5
 
 
 class Run:
@@ -56,6 +62,7 @@ class Run:
         self.iterations = {"sweeps": 0, "newton": 0, "cg": 0}
         self.method, self.status = "sinkhorn", ""
         self.gap, self.rate, self.last, self.error = 1.0, 1.0, math.inf, math.inf
+        self.least = 0.0  # of the gap: where a smaller one took over-relaxation too far
         self.asked = 0.0  # the sweeps left when Newton was last found too dear
 
     @property
@@ -105,48 +112,86 @@ class Run:
         return total
 
 
-def scale(run: Run) -> None:
-    """Epsilon scaling: a few sweeps at each of reg 2^k, from the spread of the costs down."""
+def scale(run: Run, state: Any) -> None:
+    """Epsilon scaling: from the spread of the costs down, a few sweeps at each, and steps of Newton if need be."""
     t, problem = run.transport, run.problem
-    stages = math.ceil(math.log2(min(max(problem.reach / problem.reg, 1.0), 2.0**STAGES)))
+    stages = math.floor(math.log(min(max(problem.reach / problem.reg, 1.0), RATIO**STAGES), RATIO))
     if stages:
         t.f[problem.a > 0.0] = 0.0
-        t.rescale(problem.reg * 2.0**stages)
+        t.rescale(problem.reg * RATIO**stages)
         t.columns()
+    share = FAR if stages <= SHORT else NEAR
     for stage in reversed(range(stages)):
         centre(run)
-        run.sweep(STAGE, final=False)
-        t.rescale(problem.reg * 2.0**stage)
+        errors = run.sweep(STAGE, final=False)
+        if far(run, errors, share):
+            approach(run, state, share)
+        t.rescale(problem.reg * RATIO**stage)
 
 
-def far(run: Run, errors: list[float]) -> bool:
-    """Whether half of the mass is misplaced."""
-    return not run.status and not errors[-1] <= 0.5 * float(run.problem.a.sum())
+def approach(run: Run, state: Any, share: float) -> None:
+    """Newton's steps on a regularisation that is not the final one."""
+    state.begin()
+    for _ in range(STAGE_STEPS):
+        step = state.step(0.0)
+        run.iterations["newton"] += 1
+        run.iterations["cg"] += step.cg
+        run.record([step.error], -1.0)
+        if not far(run, [step.error], share):
+            return
+
+
+def far(run: Run, errors: list[float], share: float = FAR) -> bool:
+    """Whether more than this share of the mass is misplaced."""
+    return not run.status and not errors[-1] <= share * float(run.problem.a.sum())
 
 
 def centre(run: Run) -> None:
-    """Moves a constant from one potential to the other where it costs both their digits."""
+    """Moves a constant from one potential to the other: where it costs both their digits, or, penalised, to the best place.
+
+    That maximises the dual objective over t of f + t, g - t, along which sweeps are slow where the penalties are much above reg:
+    t = rho_a rho_b / (rho_a + rho_b) log(sum_i a_i exp(-f_i / rho_a) / sum_j b_j exp(-g_j / rho_b)). O(n + m).
+    """
     t, problem = run.transport, run.problem
     if problem.penalty is None:
         live = problem.b > 0.0
         shift = float(problem.b[live] @ t.g[live]) / float(problem.b[live].sum())
-        if abs(shift) > OFF:
-            t.f[:], t.g[:] = t.f + shift, t.g - shift
+        if not abs(shift) > OFF:
+            return
+    else:
+        weights = [problem.reg / rho for rho in problem.penalty]
+        logs = [_log_sum(marginal, -weight * potential) for marginal, weight, potential
+                in zip((problem.a, problem.b), weights, (t.f, t.g), strict=True)]
+        shift = (logs[0] - logs[1]) / sum(weights)
+    if math.isfinite(shift):
+        t.f[:], t.g[:] = t.f + shift, t.g - shift
+
+
+def _log_sum(masses: np.ndarray, exponents: np.ndarray) -> float:
+    """log sum_i mass_i exp(exponent_i), of positive masses."""
+    live = masses > 0.0
+    top = float(exponents[live].max())
+    return top + math.log(float(masses[live] @ np.exp(exponents[live] - top)))
 
 
 def relax(run: Run, leave: Callable[[Run], bool] = lambda run: False) -> None:
-    """Over-relaxed sweeps until the run ends or `leave` says so."""
+    """Over-relaxed sweeps until the run ends or `leave` says so. A block of them that runs away is taken back."""
     t, quiet, best = run.transport, 0, math.inf
+    most = 2.0 * float(run.problem.a.sum()) if run.problem.penalty is None else math.inf  # of plain sweeps
     while not run.status:
         omega = 2.0 / (1.0 + math.sqrt(run.gap)) if run.gap < EASY else 1.0
         before = t.f.copy(), t.g.copy()
         errors = run.sweep(CHUNK if omega > 1.0 else max(FIRST - len(run.history), PROBE), omega)
+        if run.status == "converged":
+            return
+        if omega > 1.0 and not errors[-1] <= min(run.last, most) and (not errors[-1] <= most or _lost(run, before)):
+            t.f[:], t.g[:] = before
+            run.least, run.gap = min(4.0 * max(run.gap, run.least), 1.0), 1.0
+            continue
+        run.least *= TRUST
+        run.last = errors[-1]
         if run.status or len(errors) < 2:
             continue
-        if omega > 1.0 and not errors[-1] <= run.last and _worse(run, before):
-            run.gap = min(4.0 * run.gap, 1.0)
-            continue
-        run.last = errors[-1]
         _measure(run, errors, omega)
         quiet = quiet + 1 if errors[-1] > 0.95 * best else 0
         best = min(best, errors[-1])
@@ -173,18 +218,18 @@ def _measure(run: Run, errors: list[float], omega: float) -> None:
         new = 1.0 - (rate + omega - 1.0) ** 2 / (rate * omega * omega)
     else:
         new = RISE * run.gap
-    run.gap = min(max(new, run.gap / FALL, 1e-6), 1.0)
+    noise = 0.1 * run.floor() / errors[-1] if errors[-1] > 0.0 else 1.0  # over-relaxation multiplies it by 1 / sqrt(gap)
+    run.gap = min(max(new, run.gap / FALL, run.least, noise * noise, 1e-6), 0.999)
 
 
-def _worse(run: Run, before: tuple[np.ndarray, np.ndarray]) -> bool:
-    """Whether relaxed sweeps lost what the dual potential had before them; then they are taken back."""
+def _lost(run: Run, before: tuple[np.ndarray, np.ndarray]) -> bool:
+    """Whether the dual potential is below what it was before, by more than rounding may cause."""
     t, after = run.transport, (run.transport.f.copy(), run.transport.g.copy())
     now = run.potential()
     t.f[:], t.g[:] = before
-    if not now < run.potential():
-        t.f[:], t.g[:] = after
-        return False
-    return True
+    then = run.potential()
+    t.f[:], t.g[:] = after
+    return not now >= then - run.floor()
 
 
 def newton(run: Run, state: Any, name: str, patient: bool) -> None:
@@ -270,9 +315,10 @@ def _iterate(run: Run, warm: bool, second: Second | None) -> None:
     if method == "sinkhorn" or second is None:
         relax(run)
     elif method == "newton":
+        state = second.newton(run.transport)
         if not warm or far(run, run.sweep(1)):
-            scale(run)
-        newton(run, second.newton(run.transport), "newton", patient=True)
+            scale(run, state)
+        newton(run, state, "newton", patient=True)
     elif method == "sns":
         run.sweep(min(PUBLISHED, run.left))
         newton(run, second.sparse_newton(run.transport), "sns", patient=True)
@@ -284,13 +330,14 @@ def _choose(run: Run, warm: bool, second: Second) -> None:
     """Sweeps or Newton, as they promise."""
     states: list[Any] = []
     errors = run.sweep(PROBE)
-    if not run.status and len(errors) > 1 and errors[-1] > SLOW * errors[-2] and (not warm or far(run, errors)):
-        scale(run)
+    if not run.status and len(errors) > 1 and errors[-1] > SLOW * errors[-2]:
+        state = second.newton(run.transport)
+        if not warm or far(run, errors):
+            scale(run, state)
         if not run.status:
-            states.append(second.newton(run.transport))
-            states[0].begin()
-            if states[0].kernels.density > SPARSE:
-                states.clear()
+            state.begin()
+            if state.density <= SPARSE:
+                states.append(state)
 
     def pays(run: Run) -> bool:
         """Whether Newton costs less than the relaxed sweeps that are left; its density is measured when that may decide."""

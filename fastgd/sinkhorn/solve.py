@@ -68,8 +68,8 @@ def solve(cost: Any, a: Any = None, b: Any = None, *, reg: float, method: str = 
     Raises
     ------
     ValueError, TypeError
-        NaN or -inf among the costs; marginals that are negative, not finite, zero everywhere or of different sums; `reg` not
-        above 0; shapes that do not fit; an option out of range.
+        NaN or -inf among the costs, or a row or column whose least cost is beyond 2^52 reg; marginals that are negative, not
+        finite, zero everywhere or of different sums; `reg` not above 0; shapes that do not fit; an option out of range.
 
     Notes
     -----
@@ -100,7 +100,7 @@ def solve(cost: Any, a: Any = None, b: Any = None, *, reg: float, method: str = 
     n, m = data.shape
     a, b = arguments.marginals(a, b, n, m, penalty is None)
     reach, masked = arguments.spread(data, "cost")
-    problem = Problem(data, a, b, reg, penalty, reach, masked)
+    problem = arguments.resolved(Problem(data, a, b, reg, penalty, reach, masked))
     return _solved(problem, options, arguments.start(init, a, b, reg), kernels, wrap, arguments.threads(num_threads, n, m))
 
 
@@ -298,7 +298,7 @@ def _problems(data: np.ndarray, a: Any, b: Any, reg: float, penalty: Any) -> lis
     for i in range(size):
         own = i if data.shape[0] > 1 else 0
         columns = np.ascontiguousarray(b[i]) if penalty is not None else arguments.balance(a[i], b[i])
-        problems.append(Problem(data[own], np.ascontiguousarray(a[i]), columns, reg, penalty, *spreads[own]))
+        problems.append(arguments.resolved(Problem(data[own], np.ascontiguousarray(a[i]), columns, reg, penalty, *spreads[own])))
     return problems
 
 

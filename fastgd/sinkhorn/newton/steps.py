@@ -10,10 +10,6 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
-#: Regularisations on the way from the largest cost to the one wanted: each a quarter of the one before, after so many sweeps.
-#: Newton needs a start in the right region, not an accurate one: with 5 sweeps and halves, the way is four times as long and
-#: saves one or two steps. One sweep instead of two, or an eighth, costs more steps on grids than it saves.
-RATIO, SWEEPS = 0.25, 2
 #: The Hessian's shift in units of min(1, error) max(b, c) lies between these.
 LEAST_SHIFT, MOST_SHIFT = 1e-3, 1e6
 #: Of a row's mass the Hessian may leave out this share of the error, and this much at most.
@@ -83,29 +79,3 @@ class Newton:
         self.error = k.evaluate(1.0, min(MOST_DROP, error)).error
         k.accept()
         return Step(self.error, False, x.iterations, density, TRIALS + 1)
-
-
-def predicted_sweeps(error: float, tol: float, contraction: float) -> float:
-    """Sweeps from `error` to `tol`, when the last few multiplied the error by `contraction` each.
-
-    Twice the geometric series: the slowest mode shows late, so early contractions promise too much (1.2 to 30 times in sweeps).
-    """
-    if error <= tol:
-        return 0.0
-    return 2.0 * math.log(tol / error) / math.log(contraction) if 0.0 < contraction < 1.0 else math.inf
-
-
-def predicted_newton(error: float, tol: float, contraction: float, density: float) -> float:
-    """What Newton's method costs from there, in sweeps; `density` is that of the Hessian at `begin`. Right within a factor of 2.
-
-    Steps: about 4, and one for two digits (grids with tiny masses take twice as many, but then sweeps are far slower still). A
-    step's pass costs 1.8 sweeps. Jacobi's spectrum is 1 - sigma_k^2 and the contraction sigma_2^2, so that conjugate gradients
-    need a multiple of (1 - contraction)^-1/2, of which an entry costs 1.4 sweeps each, and 5 to be brought in order of columns.
-    On average steps keep 1.7 times the entries of the first.
-    """
-    if error <= tol:
-        return 0.0
-    steps = 4.0 + 0.5 * math.log10(error / tol)
-    iterations = min(float(LIMIT), 3.0 + 1.5 / math.sqrt(max(1.0 - contraction, 1e-6)))
-    kept = min(1.0, 1.7 * density)
-    return steps * (1.8 + (5.0 + 1.4 * iterations) * kept)

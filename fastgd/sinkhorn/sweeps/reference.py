@@ -33,13 +33,18 @@ class Transport:
 
     def rows(self) -> bool:
         """f from g; whether every row of positive marginal can send anything."""
-        self.f = self._update(self.g[None, :] - self.cost / self.reg, self.log_a, self.tau[0])
+        self.f = self._update(self.g[None, :] - self._scaled(), self.log_a, self.tau[0])
         return not np.any(self.f == np.inf)
 
     def columns(self) -> bool:
         """g from f; whether every column of positive marginal can receive anything."""
-        self.g = self._update(self.f[None, :] - self.cost.T / self.reg, self.log_b, self.tau[1])
+        self.g = self._update(self.f[None, :] - self._scaled().T, self.log_b, self.tau[1])
         return not np.any(self.g == np.inf)
+
+    def _scaled(self) -> np.ndarray:
+        """K = C / reg: +inf where that overflows."""
+        with np.errstate(over="ignore"):
+            return self.cost / self.reg
 
     @staticmethod
     def _update(exponents: np.ndarray, logs: np.ndarray, tau: float) -> np.ndarray:
@@ -55,12 +60,12 @@ class Transport:
         """
         errors: list[float] = []
         while len(errors) < count:
-            f = self._update(self.g[None, :] - self.cost / self.reg, self.log_a, self.tau[0])
+            f = self._update(self.g[None, :] - self._scaled(), self.log_a, self.tau[0])
             self.f = _moved(self.f, f, relax)
             errors.append(float(sum(self.error())))
             if errors[-1] <= tol:
                 break
-            g = self._update(self.f[None, :] - self.cost.T / self.reg, self.log_b, self.tau[1])
+            g = self._update(self.f[None, :] - self._scaled().T, self.log_b, self.tau[1])
             self.g = _moved(self.g, g, relax)
         return np.array(errors)
 
@@ -86,15 +91,16 @@ class Transport:
         return float((self.cost[sent] * plan[sent]).sum()), float(plan.sum()), float((plan[sent] * np.log(plan[sent])).sum())
 
     def apply(self, v: np.ndarray) -> np.ndarray:
-        return self.dense() @ v
+        return (self.dense() * v).sum(axis=1)
 
     def apply_transpose(self, u: np.ndarray) -> np.ndarray:
-        return self.dense().T @ u
+        return (self.dense() * u[:, None]).sum(axis=0)
 
     def dense(self) -> np.ndarray:
         """P; nothing where a potential is infinite: such a row or column sends nothing."""
         f, g = (np.where(potential < np.inf, potential, -np.inf) for potential in (self.f, self.g))
-        return np.exp(f[:, None] + g[None, :] - self.cost / self.reg)
+        with np.errstate(over="ignore"):
+            return np.exp(f[:, None] + g[None, :] - self._scaled())
 
     def sparse(self, threshold: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Entries above the threshold, as a CSR matrix's (indptr, indices, data)."""
