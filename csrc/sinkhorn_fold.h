@@ -16,18 +16,27 @@ FGD_INLINE double FN(moved)(const fgd_transport *t, double g, double exact)
 /* g of the columns marked with a negative sum: tau_b (log b - log sum_i exp(f_i - K_ij)). */
 FGD_INLINE void FN(fold_columns)(const fgd_transport *t, int64_t chunks, int64_t size)
 {
-    for (int64_t j = 0; j < t->m; j++) {
-        if (!(t->column[j] < 0.0))
+    for (int64_t j = 0; j < t->m; j += WIDTH) {
+        int marked = 0;
+        for (int64_t l = 0; l < WIDTH && j + l < t->m; l++)
+            marked |= t->column[j + l] < 0.0;
+        if (!marked)
             continue;
-        double top = -INFINITY, sum = 0.0;
+        VEC top = ALL(-INFINITY), sum = {0}, less;
         for (int64_t k = 0; k < chunks; k++)
-            top = FGD_MAX(top, t->part[k * size + j]);
-        for (int64_t k = 0; k < chunks; k++)
-            if (t->part[k * size + j] > -INFINITY)
-                sum += t->part[k * size + t->width + j] * fgd_exp((t->part[k * size + j] - top) * LN2);
-        double exact = t->b[j] == 0.0 ? -INFINITY : top == -INFINITY ? INFINITY
-                       : t->tau_b * (t->log_b[j] - (fgd_log(sum) + top * LN2));
-        t->g[j] = FN(moved)(t, t->g[j], exact);
+            top = -FN(smaller_d)(-*(const VEC *)(t->part + k * size + j), -top);
+        for (int64_t k = 0; k < chunks; k++) {
+            const VEC *part = (const VEC *)(t->part + k * size + j), *sums = (const VEC *)(t->part + k * size + t->width + j);
+            VEC below = (*part - top) * LN2; /* NaN where nothing is received at all */
+            sum += *sums * FN(exp_d)(SELECT(below > -1000.0, below, ALL(-1000.0)), &less);
+        }
+        VEC logs = FN(log_d)(SELECT(sum > 0.0, sum, ALL(1.0)));
+        for (int64_t l = 0, i = j; l < WIDTH && i < t->m; l++, i++)
+            if (t->column[i] < 0.0) {
+                double exact = t->b[i] == 0.0 ? -INFINITY : top[l] == -INFINITY ? INFINITY
+                               : t->tau_b * (t->log_b[i] - (logs[l] + top[l] * LN2));
+                t->g[i] = FN(moved)(t, t->g[i], exact);
+            }
     }
 }
 
