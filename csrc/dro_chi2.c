@@ -15,7 +15,7 @@
 #include "dro_draws.h"
 #include "dro_heap.h"
 
-enum { GROUP = 128, AHEAD = 24 };
+enum { GROUP = 128, AHEAD = 12 };
 enum { REFUSED_INDEX = 1, REFUSED_LOSS, REFUSED_ZERO, REFUSED_OVERFLOW };
 
 int64_t fgd_chi2_layout(fgd_chi2 *w, int64_t n)
@@ -169,22 +169,6 @@ static void fgd_refresh(fgd_chi2 *w, fgd_touched *t)
     }
 }
 
-/* Asks for the lines that a gain of element i will need: first those found by i, and when they have come the heap's. */
-static void fgd_ask(const fgd_chi2 *w, int64_t i, int heap)
-{
-    if (i < 0 || i >= w->own.n)
-        return;
-    if (!heap) {
-        __builtin_prefetch(w->tree.data + i, 1);
-        __builtin_prefetch(w->slot + i, 1);
-        __builtin_prefetch(w->tree.data + w->tree.first[1] + (i >> 3), 1);
-        __builtin_prefetch(w->count + (i >> 3), 1);
-    } else if (w->slot[i] > 0) {
-        __builtin_prefetch(w->key + w->slot[i] - 1, 1);
-        __builtin_prefetch(w->key + 8 * (int64_t)w->slot[i] - 7);
-    }
-}
-
 /* Losses to gains of q; 0 or why not. */
 static int64_t fgd_gains(const fgd_chi2 *w, int64_t count, const int64_t *index, const double *loss, double *gain, double *total)
 {
@@ -192,14 +176,15 @@ static int64_t fgd_gains(const fgd_chi2 *w, int64_t count, const int64_t *index,
     double n = (double)own->n, keep = 1.0 - own->floor, low = own->floor / n + keep * w->v;
     *total = 0.0;
     for (int64_t j = 0; j < count; j++) {
-        int64_t i = index[j];
+        int64_t i = index[j], next = j + AHEAD < count ? index[j + AHEAD] : i;
         if (i < 0 || i >= own->n)
             return 8 * j + REFUSED_INDEX;
         if (!(loss[j] >= 0.0 && loss[j] < INFINITY))
             return 8 * j + REFUSED_LOSS;
-        if (j + AHEAD < count)
-            fgd_ask(w, index[j + AHEAD], 0);
-        fgd_ask(w, i, 1);
+        if (next >= 0 && next < own->n) {
+            __builtin_prefetch(w->tree.data + next, 1);
+            __builtin_prefetch(w->slot + next, 1);
+        }
         double z = w->tree.data[i], p = low + (z > w->s ? keep * w->a * (z - w->s) : 0.0);
         if (!(p > 0.0))
             return 8 * j + REFUSED_ZERO;
