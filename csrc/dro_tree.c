@@ -73,13 +73,10 @@ static void fgd_tree_write(const fgd_tree *t, int64_t count, const int64_t *inde
         for (int64_t j = start; j < end; j++)
             fgd_tree_set(data + index[j], weight[j] + 0.0, e);
         for (int64_t level = 1; level < whole; level++)
-            for (int64_t j = start; j < end; j++) {
-                int64_t node = index[j] >> 3 * level;
-                data[t->first[level] + node] = fgd_tree_block_sum(fgd_tree_block(t, level, node));
-            }
+            FGD_CALL(tree_raise)(t, level, end - start, index + start);
     }
     for (; whole < t->levels; whole++)
-        fgd_tree_raise_level(t, whole);
+        FGD_CALL(tree_raise)(t, whole, fgd_tree_nodes(t, whole), NULL);
 }
 
 /* The same where the total may overflow: then everything is taken back. */

@@ -92,12 +92,4 @@ FGD_INLINE void fgd_tree_raise(const fgd_tree *t, int64_t leaf)
         t->data[t->first[level] + node] = fgd_tree_block_sum(fgd_tree_block(t, level, node));
 }
 
-/* All sums of one level >= 1, anew. The nodes behind the last block stay 0. */
-FGD_INLINE void fgd_tree_raise_level(const fgd_tree *t, int64_t level)
-{
-    int64_t nodes = (t->first[level] - t->first[level - 1]) / 8;
-    for (int64_t node = 0; node < nodes; node++)
-        t->data[t->first[level] + node] = fgd_tree_block_sum(fgd_tree_block(t, level, node));
-}
-
 #endif
