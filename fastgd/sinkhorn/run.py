@@ -61,7 +61,8 @@ class Run:
         """An error that rounding alone may cause; what it causes is some ten times less."""
         size = 1.0 + max(float(np.abs(p[np.isfinite(p)]).max(initial=0.0)) for p in (self.transport.f, self.transport.g))
         unit = 2.0**-23 if self.options.precision == "float32" else 2.0**-52
-        return 2.0 * unit * size * self.mass
+        mass = self.mass if self.problem.penalty is None else self.mass + float(self.problem.b.sum())
+        return 2.0 * unit * size * mass
 
     def potential(self) -> float:
         """The dual objective in units of reg, which every exact update increases."""

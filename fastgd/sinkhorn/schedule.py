@@ -79,7 +79,8 @@ def newton(run: Run, state: Any, name: str, patient: bool) -> None:
     if run.status:
         return
     run.method = name
-    quiet, refused, best = 0, 0, math.inf
+    t, quiet, refused, best = run.transport, 0, 0, math.inf
+    held = t.f.copy(), t.g.copy()
     error = state.begin() if state.error == math.inf else state.error
     if error <= run.options.tol:
         run.status, run.error = "converged", error
@@ -90,11 +91,13 @@ def newton(run: Run, state: Any, name: str, patient: bool) -> None:
         run.record([step.error], run.options.tol)
         refused = 0 if step.accepted else refused + 1
         quiet = quiet + 1 if step.error > 0.9 * best else 0
-        best = min(best, step.error)
+        if step.error < best:
+            best, held = step.error, (t.f.copy(), t.g.copy())
         if run.status:
             return
         if quiet >= 3 and best < run.floor():
             run.status = "stalled"
+            t.f[:], t.g[:] = held
         elif run.problem.masked and quiet and impossible(run):
             run.status = "infeasible"
         elif refused >= 2 and not patient:
