@@ -185,6 +185,51 @@ def test_single_precision_stalls(backend: str) -> None:
     assert sinkhorn.solve(cost, a, b, reg=0.02, tol=1e-4, precision="float32", backend=backend).status == "converged"
 
 
+@pytest.mark.parametrize("reg", [1e-4, 1e-6, 1e-8])
+@pytest.mark.parametrize("method", ["auto", "newton"])
+def test_small_regularisations_take_few_steps(method: str, reg: float, backend: str) -> None:
+    cost = np.random.default_rng(8).random((30, 30))
+    solution = sinkhorn.solve(cost, reg=reg, tol=1e-4, method=method, backend=backend)
+    assert solution.status == "converged" and len(solution.history) <= 60
+
+
+def test_single_precision_reaches_its_floor() -> None:
+    """Over-relaxation multiplies rounding, and is held back where that shows."""
+    cost = np.random.default_rng(4).random((60, 60))
+    solution = sinkhorn.solve(cost, reg=1e-3, tol=1e-12, precision="float32", max_iter=5000)
+    assert solution.status == "stalled" and solution.error <= 1e-5
+
+
+@pytest.mark.parametrize("penalty", [1e3, 1e6, (1e5, math.inf)])
+def test_penalties_far_above_reg_take_few_sweeps(penalty: Any, backend: str) -> None:
+    cost, a, b = problem()
+    solution = sinkhorn.solve(cost, a, 3 * b, reg=0.05, tol=1e-7, marginal_penalty=penalty, backend=backend)
+    assert solution.status == "converged" and len(solution.history) <= 100
+    solution = sinkhorn.solve(cost, a, 3 * b, reg=0.05, tol=1e-16, marginal_penalty=penalty, backend=backend)
+    assert solution.status == "stalled" and solution.error <= 1e-7
+
+
+@methods
+def test_costs_beyond_the_digits_of_reg_are_refused(method: str, backend: str) -> None:
+    cost, a, b = problem()
+    for bad, name in (((3, slice(None)), "row 3"), ((slice(None), 5), "column 5")):
+        far = cost.copy()
+        far[bad] += 1e18
+        with pytest.raises(ValueError, match=f"^cost / reg .* {name} "):
+            sinkhorn.solve(far, a, b, reg=0.05, method=method, backend=backend)
+    a[3] = 0.0
+    far = cost.copy()
+    far[3] += 1e18
+    assert sinkhorn.solve(far, a / a.sum(), b, reg=0.05, method=method, backend=backend).status == "converged"
+
+
+def test_a_published_step_is_capped(backend: str) -> None:
+    cost = np.array([[0.0, np.inf, np.inf], [0.2, np.inf, np.inf], [0.3, 0.1, 0.5]])
+    a, b = np.array([0.5, 0.5 - 1e-12, 1e-12]), np.array([0.5, 0.25, 0.25])
+    solution = sinkhorn.solve(cost, a, b, reg=0.1, method="sns", max_iter=60, backend=backend)
+    assert solution.status == "infeasible" and solution.error <= 2.0 and np.abs(solution.f).max() <= 100.0
+
+
 # ---------------------------------------------------------------------------------------------------- starts, products
 
 
@@ -197,6 +242,14 @@ def test_warm_starts(method: str, backend: str) -> None:
         assert warm.status == "converged" and len(warm.history) <= 1
         assert sinkhorn.solve(cost, a, b, reg=0.02, init=init, max_iter=0, backend=backend).error <= 1.1e-9
     assert sinkhorn.solve(cost, a, b, reg=0.01, method=method, init=cold, backend=backend).status == "converged"
+
+
+@pytest.mark.parametrize("reg", [0.02, 0.002])
+def test_warm_starts_save_iterations(reg: float, backend: str) -> None:
+    cost, a, b = problem(40, 40)
+    start = sinkhorn.solve(cost, a, b, reg=2 * reg, backend=backend)
+    counts = [len(sinkhorn.solve(cost, a, b, reg=reg, init=init, backend=backend).history) for init in (start, None)]
+    assert counts[0] <= counts[1]
 
 
 def test_products_and_plans(backend: str) -> None:

@@ -14,10 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from .steps import LIMIT, LONGEST, Step
+from .steps import LONGEST, Step
 
 #: Entries of P kept for each row, on average. The published density 2 / n of the whole Hessian means 3, and many more steps.
 ENTRIES = 8.0
+#: Conjugate gradients a step.
+LIMIT = 5000
 #: Residual of the conjugate gradients relative to the right side: smaller ones save no step.
 RESIDUAL = 1e-3
 #: Conjugate gradients an unknown, at most: exact arithmetic needs one.
@@ -73,7 +75,7 @@ class SparseNewton:
         w = value * np.repeat(scale[:n], np.diff(start)) * scale[n:][index]
         gradient = np.concatenate((rows - t.a, columns - t.b))
         null = np.sqrt(sums) * np.repeat((1.0, -1.0), (n, len(t.b))) / math.sqrt(max(sums.sum(), 1e-300))
-        y, cg = self.solve(start, index, w, -scale * gradient, null, RESIDUAL, min(10 * LIMIT, EXACT * (n + len(t.b))))
+        y, cg = self.solve(start, index, w, -scale * gradient, null, RESIDUAL, min(LIMIT, EXACT * (n + len(t.b))))
         x = scale * y
         slope, f, g = float(gradient @ x), t.f.copy(), t.g.copy()
         length = min(1.0, LONGEST / max(float(np.abs(x).max()), 1e-300))

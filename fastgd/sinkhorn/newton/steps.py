@@ -10,8 +10,8 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
-#: The Hessian's shift in units of min(1, error) max(b, c) lies between these.
-LEAST_SHIFT, MOST_SHIFT = 1e-3, 1e6
+#: The Hessian's shift in units of min(1, error) max(b, c): at first, and what it lies between.
+FIRST_SHIFT, LEAST_SHIFT, MOST_SHIFT = 0.1, 1e-3, 1e6
 #: Of a row's mass the Hessian may leave out this share of the error, and this much at most.
 DROP, MOST_DROP = 0.03, 0.03
 #: Conjugate gradients end at a residual of min(ROUGH, error), but need not go below FINE tol / error: relative to the right side.
@@ -20,8 +20,8 @@ ROUGH, FINE = 0.1, 0.3
 LONGEST = 8.0
 #: Trials along one direction before Newton yields to a Sinkhorn update.
 TRIALS = 3
-#: Conjugate gradients a step.
-LIMIT = 500
+#: Conjugate gradients a step: ill-conditioned plans need more than a thousand, and fewer make convergence linear.
+LIMIT = 2000
 
 
 class Step(NamedTuple):
@@ -43,7 +43,7 @@ class Newton:
 
     def __init__(self, kernels: Any) -> None:
         self.kernels = kernels
-        self.shift = 1.0
+        self.shift = FIRST_SHIFT
         self.error = math.inf
 
     def begin(self, drop: float = MOST_DROP) -> float:
