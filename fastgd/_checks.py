@@ -46,6 +46,8 @@ def array_out(out: Any, shape: tuple[int, ...], dtype: str, device: str, name: s
 
 def number(value: Any, name: str, low: float = -np.inf, *, above: bool = False) -> float:
     """`value` as a finite float of at least `low` (above it with `above`); TypeError or ValueError naming the argument."""
+    if type(value) is float and low < value < math.inf:
+        return value
     try:
         result = None if isinstance(value, str | bytes | bool | np.bool_ | np.complexfloating) else float(value)
     except (TypeError, ValueError):

@@ -12,7 +12,7 @@ from ..._arrays import Unpacked, empty_like_array, to_host, unpack, widen
 from ..._checks import array_out, index_list, number
 from ..._dispatch import Operand, find, runs
 
-_NAMES = ("chi2", "kl", "cvar", "kl-cvar")
+_ORDERS = {"chi2": 2.0, "kl": 1.0, "cvar": 0.0, "kl-cvar": 0.0}
 
 
 @runs("dro.linear", "dro.tilted", "dro.capped", "dro.quantile", "dro.power")
@@ -165,10 +165,11 @@ def project(weights: Any, *, radius: float, divergence: str = "chi2", floor: flo
 
 def _parameters(radius: Any, penalty: Any, divergence: Any, alpha: Any) -> tuple[Any, Any, Any, float]:
     """The parameters as floats, and the order of a Cressie-Read divergence (0 for the others); errors that say what is needed."""
-    order = {"kl": 1.0, "chi2": 2.0, "cvar": 0.0, "kl-cvar": 0.0}.get(divergence) if isinstance(divergence, str) else None
-    if order is None:
-        if isinstance(divergence, str):
-            raise ValueError(f"divergence must be one of {', '.join(_NAMES)} or a number above 1, got {divergence!r}")
+    if isinstance(divergence, str):
+        if divergence not in _ORDERS:
+            raise ValueError(f"divergence must be one of {', '.join(_ORDERS)} or a number above 1, got {divergence!r}")
+        order = _ORDERS[divergence]
+    else:
         order = number(divergence, "divergence", 1.0, above=True)
     radius = None if radius is None else number(radius, "radius", 0.0)
     penalty = None if penalty is None else number(penalty, "penalty", 0.0, above=True)
@@ -176,12 +177,13 @@ def _parameters(radius: Any, penalty: Any, divergence: Any, alpha: Any) -> tuple
         alpha = number(alpha, "alpha", 0.0, above=True)
         if alpha > 1.0:
             raise ValueError(f"alpha must be at most 1, got {alpha}: it is the share of the worst losses")
-    given = {"radius": radius is not None, "penalty": penalty is not None, "alpha": alpha is not None}
-    needs = {"cvar": ("alpha",), "kl-cvar": ("alpha", "penalty")}.get(divergence if order == 0.0 else "", ("radius or penalty",))
-    found = tuple(name for name in ("alpha", "radius", "penalty") if given[name])
-    if found != needs and not (needs == ("radius or penalty",) and found in (("radius",), ("penalty",))):
-        one = " (one of them)" if order else ""
-        raise ValueError(f"divergence {divergence!r} needs {' and '.join(needs)}{one}, got {' and '.join(found) or 'none'}")
+    has_radius, has_penalty = radius is not None, penalty is not None
+    fits = has_radius != has_penalty if order else not has_radius and has_penalty == (divergence == "kl-cvar")
+    if not fits or (alpha is None) == (order == 0.0):
+        needs = "radius or penalty (one of them)" if order else "alpha" if divergence == "cvar" else "alpha and penalty"
+        given = {"alpha": alpha, "radius": radius, "penalty": penalty}
+        found = " and ".join(name for name, value in given.items() if value is not None)
+        raise ValueError(f"divergence {divergence!r} needs {needs}, got {found or 'none'}")
     return radius, penalty, alpha, order
 
 
