@@ -15,7 +15,7 @@
 #include "dro_draws.h"
 #include "dro_heap.h"
 
-enum { GROUP = 64, AHEAD = 12 };
+enum { GROUP = 128, AHEAD = 12 };
 enum { REFUSED_INDEX = 1, REFUSED_LOSS, REFUSED_ZERO, REFUSED_OVERFLOW };
 
 int64_t fgd_chi2_layout(fgd_chi2 *w, int64_t n)
@@ -36,10 +36,13 @@ static void fgd_drop(fgd_chi2 *w, double ref, fgd_touched *t)
     w->tree.data[item] = 0.0;
     fgd_touch(w, t, item);
     w->active--;
-    if (w->active > 0)
-        fgd_sift_down(w, 0, w->key[w->active], w->item[w->active]);
-    else
+    if (w->active > 0) {
+        double key = w->key[w->active];
+        fgd_put(w, 0, key, w->item[w->active]);
+        fgd_sift_down(w, 0, key);
+    } else {
         w->sum = w->square = 0.0;
+    }
 }
 
 /* z becomes ((z - from) - off) a / scale, where from + off is s; then s is 0 and a is `scale`. The sums are made anew. The heap's
@@ -88,7 +91,7 @@ static void fgd_gain(fgd_chi2 *w, int64_t i, double gain, fgd_touched *t)
     w->sum += z - old;
     w->square += z * z - old * old;
     if (w->slot[i] > 0)
-        fgd_sift_down(w, w->slot[i] - 1, z, (int32_t)i);
+        fgd_sift_down(w, w->slot[i] - 1, z);
     else
         fgd_sift_up(w, w->active++, z, (int32_t)i);
     fgd_touch(w, t, (int32_t)i);
@@ -219,40 +222,12 @@ int64_t fgd_chi2_update(fgd_chi2 *w, int64_t count, const int64_t *index, const 
 
 /* ---- draws and probabilities */
 
-/* The child of block `node` at `level` that *mass falls on. Rounding may put a mass at the block's end or make all its weights 0,
- * but an element that is not active is never reached: its weight is exactly 0, and of a block with active ones some child has
- * a count. */
-static int64_t fgd_weighted_child(const fgd_chi2 *w, int64_t level, int64_t node, double *mass)
-{
-    const double *c = fgd_tree_block(&w->tree, level, node);
-    double weight[8];
-    if (level == 1)
-        for (int k = 0; k < 8; k++)
-            weight[k] = c[k] > w->s ? c[k] - w->s : 0.0;
-    else
-        for (int k = 0; k < 8; k++) {
-            double x = c[k] - w->s * (double)fgd_counts(w, level - 1)[8 * node + k];
-            weight[k] = x > 0.0 ? x : 0.0;
-        }
-    double total = fgd_tree_block_sum(weight);
-    if (!(total > 0.0)) {
-        int64_t k = 0;
-        while (k < 7 && !(level == 1 ? c[k] > 0.0 : fgd_counts(w, level - 1)[8 * node + k] > 0))
-            k++;
-        *mass = 0.0;
-        return 8 * node + k;
-    }
-    if (*mass >= total)
-        *mass = fgd_tree_below(total);
-    return 8 * node + fgd_tree_child(weight, mass);
-}
-
-/* Draws of up to GROUP elements, all of them on a level before any goes to the next: their misses overlap. */
+/* Draws of up to GROUP elements. */
 static void fgd_draw(const fgd_chi2 *w, int64_t count, int64_t *out)
 {
     double drawn[GROUP], mass[GROUP], n = (double)w->own.n, total = w->sum - (double)w->active * w->s;
     double share = w->active > 0 ? w->own.floor + (1.0 - w->own.floor) * n * w->v : 1.0; /* drawn uniformly */
-    int64_t where[GROUP], deep = 0;
+    int64_t where[GROUP], leaf[GROUP], deep = 0;
     fgd_uniforms(w->own.seed, 0, w->own.drawn, count, drawn);
     for (int64_t j = 0; j < count; j++) {
         double u = drawn[j];
@@ -261,19 +236,12 @@ static void fgd_draw(const fgd_chi2 *w, int64_t count, int64_t *out)
             out[j] = FGD_MIN(i, w->own.n - 1);
         } else {
             mass[deep] = (u - share) / (1.0 - share) * total;
-            out[j] = 0;
             where[deep++] = j;
         }
     }
-    for (int64_t level = w->tree.levels; level > 0; level--)
-        for (int64_t j = 0; j < deep; j++) {
-            int64_t node = fgd_weighted_child(w, level, out[where[j]], mass + j);
-            out[where[j]] = node;
-            if (level > 1)
-                __builtin_prefetch(fgd_tree_block(&w->tree, level - 1, node));
-            if (level > 2)
-                __builtin_prefetch(fgd_counts(w, level - 2) + 8 * node);
-        }
+    FGD_CALL(chi2_descend)(w, deep, mass, leaf);
+    for (int64_t j = 0; j < deep; j++)
+        out[where[j]] = leaf[j];
 }
 
 void fgd_chi2_sample(fgd_chi2 *w, int64_t count, int64_t *out)

@@ -26,14 +26,14 @@ FGD_INLINE double fgd_uniform(uint64_t seed, uint32_t step, uint64_t drawn)
     return fgd_uniform_of(w[0], w[1]);
 }
 
-/* u of draws drawn .. drawn + count - 1, at most 64. */
+/* u of draws drawn .. drawn + count - 1, at most 128. */
 FGD_INLINE void fgd_uniforms(uint64_t seed, uint32_t step, uint64_t drawn, int64_t count, double *u)
 {
     if (count == 1) {
         *u = fgd_uniform(seed, step, drawn);
         return;
     }
-    uint32_t word[128];
+    uint32_t word[256];
     fgd_job job = {0};
     fgd_random_bits32(seed, step, 2 * drawn, 2 * count, word, &job);
     for (int64_t j = 0; j < count; j++)

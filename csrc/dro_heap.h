@@ -7,7 +7,10 @@
 #ifndef FGD_DRO_HEAP_H
 #define FGD_DRO_HEAP_H
 
-#include "dro_tree.h"
+#include "dro_chi2.h"
+
+#define FGD_BODY "dro_chi2_body.h"
+#include "isa.h"
 
 enum { FGD_TOUCHED = 512 };
 
@@ -19,37 +22,14 @@ typedef struct {
 
 /* ---- sums and counts of active elements */
 
-static int32_t *fgd_counts(const fgd_chi2 *w, int64_t level)
-{
-    return w->count + (w->tree.first[level] - w->tree.first[1]);
-}
-
-static void fgd_raise(const fgd_chi2 *w, int64_t level, int64_t node)
-{
-    const double *c = fgd_tree_block(&w->tree, level, node);
-    int32_t active = 0;
-    if (level == 1)
-        for (int k = 0; k < 8; k++)
-            active += c[k] != 0.0;
-    else
-        for (int k = 0; k < 8; k++)
-            active += fgd_counts(w, level - 1)[8 * node + k];
-    fgd_counts(w, level)[node] = active;
-    w->tree.data[w->tree.first[level] + node] = fgd_tree_block_sum(c);
-}
-
 static void fgd_flush(const fgd_chi2 *w, fgd_touched *t)
 {
     for (int64_t level = 1; level < w->tree.levels; level++) {
-        int64_t last = -1, nodes = (w->tree.first[level] - w->tree.first[level - 1]) / 8;
-        for (int64_t node = 0; nodes <= t->size && node < nodes; node++) /* few: all of them */
-            fgd_raise(w, level, node);
-        for (int64_t j = 0; nodes > t->size && j < t->size; j++) {
-            int64_t node = t->leaf[j] >> 3 * level;
-            if (node != last)
-                fgd_raise(w, level, node);
-            last = node;
-        }
+        int64_t nodes = (w->tree.first[level] - w->tree.first[level - 1]) / 8;
+        if (nodes <= t->size) /* few: all of them */
+            FGD_CALL(chi2_raise)(w, level, nodes, NULL);
+        else
+            FGD_CALL(chi2_raise)(w, level, t->size, t->leaf);
     }
     t->size = 0;
 }
@@ -71,8 +51,11 @@ static void fgd_put(const fgd_chi2 *w, int64_t slot, double key, int32_t item)
     w->slot[item] = (int32_t)slot + 1;
 }
 
-static void fgd_sift_down(const fgd_chi2 *w, int64_t slot, double key, int32_t item)
+/* The key in `slot` grows to `key`. Most are leaves and stay: then no other line is written. */
+static void fgd_sift_down(const fgd_chi2 *w, int64_t slot, double key)
 {
+    int64_t first = slot;
+    int32_t item = 0;
     for (int64_t child; (child = 8 * slot + 1) < w->active;) {
         int64_t end = FGD_MIN(child + 8, w->active), least = child;
         double smallest = w->key[child];
@@ -83,10 +66,15 @@ static void fgd_sift_down(const fgd_chi2 *w, int64_t slot, double key, int32_t i
         }
         if (key <= smallest)
             break;
+        if (slot == first)
+            item = w->item[slot];
         fgd_put(w, slot, smallest, w->item[least]);
         slot = least;
     }
-    fgd_put(w, slot, key, item);
+    if (slot == first)
+        w->key[slot] = key;
+    else
+        fgd_put(w, slot, key, item);
 }
 
 static void fgd_sift_up(const fgd_chi2 *w, int64_t slot, double key, int32_t item)

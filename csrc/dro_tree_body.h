@@ -4,83 +4,18 @@
  *          their misses overlap, and so do their chains of 8 dependent additions.
  * Order:   as the scalar descent, to the bit: lanes hold different queries, never parts of one sum.
  */
+#include "dro_lanes.h"
 #include "rng.h"
 
 #define GROUP 128
 
-#if FGD_LEVEL == 2
-/* Row j of x becomes column j. */
-FGD_INLINE void FN(transpose)(v8d *x)
+#ifdef LANES
+/* fgd_tree_child of LANES queries: node[j] becomes a child of it. */
+FGD_INLINE void FN(children)(const double *level, int64_t *node, double *mass)
 {
-    const v8i even = {0, 8, 2, 10, 4, 12, 6, 14}, odd = {1, 9, 3, 11, 5, 13, 7, 15};
-    const v8i low2 = {0, 1, 8, 9, 4, 5, 12, 13}, high2 = {2, 3, 10, 11, 6, 7, 14, 15};
-    const v8i low4 = {0, 1, 2, 3, 8, 9, 10, 11}, high4 = {4, 5, 6, 7, 12, 13, 14, 15};
-    v8d a[8], b[8];
-    for (int j = 0; j < 8; j += 2) {
-        a[j] = __builtin_shuffle(x[j], x[j + 1], even);
-        a[j + 1] = __builtin_shuffle(x[j], x[j + 1], odd);
-    }
-    for (int j = 0; j < 8; j += j % 4 == 1 ? 3 : 1) {
-        b[j] = __builtin_shuffle(a[j], a[j + 2], low2);
-        b[j + 2] = __builtin_shuffle(a[j], a[j + 2], high2);
-    }
-    for (int j = 0; j < 4; j++) {
-        x[j] = __builtin_shuffle(b[j], b[j + 4], low4);
-        x[j + 4] = __builtin_shuffle(b[j], b[j + 4], high4);
-    }
-}
-
-/* fgd_tree_child of eight queries: node[j] becomes a child of it. */
-FGD_INLINE void FN(children)(const double *blocks, int64_t *node, double *mass)
-{
-    v8d c[8];
-    for (int j = 0; j < 8; j++)
-        memcpy(&c[j], blocks + 8 * node[j], sizeof c[j]);
-    FN(transpose)(c);
-    __m512i child = _mm512_slli_epi64(_mm512_loadu_si512(node), 3), one = _mm512_set1_epi64(1);
-    __m512d m = _mm512_loadu_pd(mass), sum = _mm512_setzero_pd(), before = sum, own = (__m512d)c[0];
-    for (int k = 0; k < 7; k++) {
-        sum = _mm512_add_pd(sum, (__m512d)c[k]);
-        __mmask8 right = _mm512_cmp_pd_mask(m, sum, _CMP_GE_OQ);
-        before = _mm512_mask_mov_pd(before, right, sum);
-        own = _mm512_mask_mov_pd(own, right, (__m512d)c[k + 1]);
-        child = _mm512_mask_add_epi64(child, right, child, one);
-    }
-    __m512d most = _mm512_castsi512_pd(_mm512_sub_epi64(_mm512_castpd_si512(own), one));
-    _mm512_storeu_pd(mass, _mm512_min_pd(_mm512_sub_pd(m, before), most));
-    _mm512_storeu_si512(node, child);
-}
-#elif FGD_LEVEL == 1
-/* Two numbers of one block, two of another. */
-FGD_INLINE __m256d FN(pair)(const double *a, const double *c)
-{
-    return _mm256_insertf128_pd(_mm256_castpd128_pd256(_mm_load_pd(a)), _mm_load_pd(c), 1);
-}
-
-/* fgd_tree_child of four queries. */
-FGD_INLINE void FN(children)(const double *blocks, int64_t *node, double *mass)
-{
-    __m256d c[8];
-    const double *block[4];
-    for (int j = 0; j < 4; j++)
-        block[j] = blocks + 8 * node[j];
-    for (int k = 0; k < 8; k += 2) {
-        __m256d even = FN(pair)(block[0] + k, block[2] + k), odd = FN(pair)(block[1] + k, block[3] + k);
-        c[k] = _mm256_unpacklo_pd(even, odd);
-        c[k + 1] = _mm256_unpackhi_pd(even, odd);
-    }
-    __m256i child = _mm256_slli_epi64(_mm256_loadu_si256((const __m256i *)node), 3);
-    __m256d m = _mm256_loadu_pd(mass), sum = _mm256_setzero_pd(), before = sum, own = c[0];
-    for (int k = 0; k < 7; k++) {
-        sum = _mm256_add_pd(sum, c[k]);
-        __m256d right = _mm256_cmp_pd(m, sum, _CMP_GE_OQ);
-        before = _mm256_max_pd(before, _mm256_and_pd(right, sum));
-        own = _mm256_blendv_pd(own, c[k + 1], right);
-        child = _mm256_sub_epi64(child, _mm256_castpd_si256(right));
-    }
-    __m256d most = _mm256_castsi256_pd(_mm256_add_epi64(_mm256_castpd_si256(own), _mm256_set1_epi64x(-1)));
-    _mm256_storeu_pd(mass, _mm256_min_pd(_mm256_sub_pd(m, before), most));
-    _mm256_storeu_si256((__m256i *)node, child);
+    BLOCKS c[8];
+    FN(blocks)(level, node, c);
+    FN(pick)(c, node, mass);
 }
 #endif
 
@@ -91,8 +26,8 @@ FGD_INLINE void FN(descend)(const fgd_tree *t, int64_t count, double *mass, int6
     for (int64_t level = t->levels; level > 0; level--) {
         const double *blocks = t->data + t->first[level - 1];
         int64_t j = 0;
-#if FGD_LEVEL > 0
-        for (; j + FGD_WIDE <= count; j += FGD_WIDE)
+#ifdef LANES
+        for (; j + LANES <= count; j += LANES)
             FN(children)(blocks, out + j, mass + j);
 #endif
         for (; j < count; j++)
@@ -176,6 +111,8 @@ FGD_NOINLINE void FN(tree_extremes)(const double *leaf, int64_t count, fgd_extre
 }
 
 #undef GROUP
+#undef LANES
+#undef BLOCKS
 #undef FGD_WIDE
 #undef FGD_QUADS
 #undef FGD_WORDS
