@@ -10,7 +10,7 @@
 #define FGD_DRO_TILT_H
 
 #include "dro_bins.h"
-#include "dro_exp.h"
+#include "exp_scalar.h"
 
 /* What one gamma gives. */
 typedef struct {
