@@ -110,7 +110,7 @@ FGD_NOINLINE void FN(tree_extremes)(const double *leaf, int64_t count, fgd_extre
     }
 }
 
-/* The sums of nodes on a level >= 1 anew: those above leaves leaf[0] .. leaf[count - 1]; all `count` of them where leaf is NULL. */
+/* The sums of nodes on a level >= 1 anew: those above leaves leaf[0] .. leaf[count - 1]; all `count` where leaf is NULL. */
 FGD_NOINLINE void FN(tree_raise)(const fgd_tree *t, int64_t level, int64_t count, const int64_t *leaf)
 {
     const double *below = t->data + t->first[level - 1];

@@ -25,7 +25,7 @@ typedef struct {
     int64_t *row;             /* the `rows` rows with a_i > 0, ascending: all that passes look at */
     int64_t rows;
     void *shifts;             /* width numbers: g in base 2, -infinity where nothing is sent */
-    double *part;             /* fgd_sinkhorn_part() numbers a chunk */
+    double *part;             /* 2 width + 8 numbers a chunk */
     double *column;           /* width numbers: sums over columns */
     float *plan;              /* scaled sweeps: P at base_f, base_g, (rows, width), with its exact sums; NULL: no such sweeps */
     double *base_f, *base_g, *base_rows, *base_columns, *held; /* held: f before the sweep */
@@ -47,7 +47,6 @@ typedef struct {
 int64_t fgd_sinkhorn_memory(int64_t n, int64_t m, int scaled);
 int64_t fgd_sinkhorn_place(fgd_transport *t, double *memory, int scaled);
 int64_t fgd_sinkhorn_chunks(const fgd_transport *t);
-int64_t fgd_sinkhorn_part(const fgd_transport *t);
 void fgd_sinkhorn_begin(fgd_transport *t, int what); /* before a pass: `shifts` from g */
 int fgd_sinkhorn_pass(fgd_transport *t, int what, fgd_job *job);
 int fgd_sinkhorn_first(fgd_transport *t, int64_t count, double relax); /* what pass `count` sweeps begin with */

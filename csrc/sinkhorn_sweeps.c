@@ -10,6 +10,12 @@
 #define FGD_BODY "sinkhorn_sweeps_body.h"
 #include "isa.h"
 
+/* Numbers of `part` a chunk. */
+static int64_t sinkhorn_part(const fgd_transport *t)
+{
+    return 2 * t->width + 8;
+}
+
 int64_t fgd_sinkhorn_memory(int64_t n, int64_t m, int scaled)
 {
     int64_t width = (m + 15) / 16 * 16, chunks = FGD_MIN((n + 3) / 4, SINKHORN_CHUNKS);
@@ -24,7 +30,7 @@ int64_t fgd_sinkhorn_place(fgd_transport *t, double *memory, int scaled)
     t->width = width;
     t->shifts = next;
     t->part = next += width;
-    next += FGD_MIN((n + 3) / 4, SINKHORN_CHUNKS) * fgd_sinkhorn_part(t);
+    next += FGD_MIN((n + 3) / 4, SINKHORN_CHUNKS) * sinkhorn_part(t);
     if (scaled) {
         t->base_g = next;
         t->base_columns = next += width;
@@ -60,11 +66,6 @@ int64_t fgd_sinkhorn_chunks(const fgd_transport *t)
     return (t->rows + sinkhorn_chunk(t) - 1) / sinkhorn_chunk(t);
 }
 
-int64_t fgd_sinkhorn_part(const fgd_transport *t)
-{
-    return 2 * t->width + 8;
-}
-
 void fgd_sinkhorn_begin(fgd_transport *t, int what)
 {
     double *shifts = t->shifts;
@@ -94,7 +95,7 @@ int fgd_sinkhorn_pass(fgd_transport *t, int what, fgd_job *job)
         return -1;
     for (int64_t chunk; (chunk = fgd_take(&job->next)) < chunks;) {
         int64_t lo = chunk * size, hi = FGD_MIN(lo + size, t->rows);
-        double *part = t->part + chunk * fgd_sinkhorn_part(t);
+        double *part = t->part + chunk * sinkhorn_part(t);
         FGD_CALL(sinkhorn_chunk)(t, what, lo, hi, e, part);
     }
     free(e);
@@ -103,7 +104,7 @@ int fgd_sinkhorn_pass(fgd_transport *t, int what, fgd_job *job)
 
 int fgd_sinkhorn_fold(fgd_transport *t, int what, double tol, double *error)
 {
-    return FGD_CALL(sinkhorn_fold)(t, what, fgd_sinkhorn_chunks(t), fgd_sinkhorn_part(t), tol, error);
+    return FGD_CALL(sinkhorn_fold)(t, what, fgd_sinkhorn_chunks(t), sinkhorn_part(t), tol, error);
 }
 
 int fgd_sinkhorn_first(fgd_transport *t, int64_t count, double relax)

@@ -12,7 +12,9 @@ from ..._native import ffi, lib
 from .trial import Direction, Trial
 
 _NO_MEMORY = "no memory for the entries of the plan that the Hessian keeps: use method='sinkhorn'"
-_JOB = ffi.typeof("fgd_job *")
+_JOB, _SEMIDUAL, _DOUBLES = ffi.typeof("fgd_job *"), ffi.typeof("fgd_semidual *"), ffi.typeof("double *")
+_KINDS = {"size": ffi.typeof("int32_t *"), "turned_size": ffi.typeof("int32_t *"), "next_place": ffi.typeof("int64_t *"),
+          "kept": ffi.typeof("fgd_kept *")}
 
 
 def semidual(transport: Any) -> Semidual:
@@ -32,23 +34,18 @@ class Semidual:
         t = transport.struct
         self._threads = transport.threads
         width, rows, chunks = t.width, t.rows, lib.fgd_semidual_chunks(t)
-        numbers = {"part": chunks * (width + 8), "f": t.n, "g": width, "next": width, "c": width,
-                   "x": width + 8, "work": 4 * (width + 8) + rows + 16}
-        self._keep: list[Any] = [transport]
-        self._struct = s = ffi.gc(ffi.new("fgd_semidual *"), partial(_free, self._keep))
-        for name, size in numbers.items():
-            setattr(s, name, self._memory("double", size))
-        s.size, s.turned_size = self._memory("int32_t", rows), self._memory("int32_t", width)
-        s.next_place = self._memory("int64_t", width)
-        s.kept = self._memory("fgd_kept", chunks)
+        sizes = {"part": 8 * chunks * (width + 8), "f": 8 * t.n, "g": 8 * width, "next": 8 * width, "c": 8 * width,
+                 "x": 8 * (width + 8), "work": 8 * (4 * (width + 8) + rows + 16), "size": 4 * rows, "turned_size": 4 * width,
+                 "next_place": 8 * width, "kept": ffi.sizeof("fgd_kept") * chunks}
+        memory = np.zeros(sum(sizes.values()) + 64 * len(sizes), np.uint8)  # arrays that begin at cache lines
+        self._keep: list[Any] = [transport, memory]
+        self._struct = s = ffi.gc(ffi.new(_SEMIDUAL), partial(_free, self._keep))
+        place = int(ffi.cast("uintptr_t", ffi.from_buffer(memory)))
+        for name, size in sizes.items():
+            place = -(-place // 64) * 64
+            setattr(s, name, ffi.cast(_KINDS.get(name, _DOUBLES), place))
+            place += size
         s.t, s.chunks = t, chunks
-
-    def _memory(self, kind: str, size: int) -> Any:
-        """Zeros, aligned to a cache line."""
-        raw = np.zeros(size * ffi.sizeof(kind) + 64, np.uint8)
-        skip = -raw.ctypes.data % 64
-        self._keep.append(raw)
-        return ffi.cast(f"{kind} *", ffi.from_buffer(raw[skip:]))
 
     def evaluate(self, step: float, drop: float) -> Trial:
         s = self._struct
