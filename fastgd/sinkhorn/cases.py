@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import sinkhorn
+from .. import _threads, sinkhorn
 from .._dispatch import Operand, find
 from ..bench.case import Case, KernelFacts
 from . import peers, problems
@@ -99,16 +99,17 @@ def _uniform(n: int, dtype: str, dimension: int) -> Inputs:
     return {**made, "a": weights, "b": weights}
 
 
-def _transport(inputs: Inputs, backend: str | None, precision: str, threads: int) -> Any:
+def _transport(inputs: Inputs, backend: str | None, precision: str, num_threads: int | None) -> Any:
     cost = inputs["cost"] if "cost" in inputs else Points(inputs["x"], inputs["y"], "sqeuclidean", 1.0)
     dtype = str(cost.dtype) if isinstance(cost, np.ndarray) else "float64"
+    threads = _threads.budget(num_threads, 8 * len(inputs["a"]) * len(inputs["b"]))
     transport = find("sinkhorn.transport", Operand("cpu", dtype), backend)(
         cost, inputs["a"], inputs["b"], reg=inputs["reg"], precision=precision, threads=threads)
     transport.columns()
     return transport
 
 
-def _iterate(precision: str, inputs: Inputs, backend: str, num_threads: int) -> Any:
+def _iterate(precision: str, inputs: Inputs, backend: str, num_threads: int | None) -> Any:
     """So many full iterations, each alone, on one transport that goes on; or all at once, from the start."""
     key = backend, num_threads
     if key not in inputs["made"]:
