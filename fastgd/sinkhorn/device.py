@@ -12,8 +12,8 @@ import numpy as np
 
 from .. import _cuda
 from .._arrays import empty_like_array, is_on_device, to_host
+from .._cuda import Call
 from .._dispatch import Operand
-from ..compress.device import Call
 
 _FLOAT, _INT = np.dtype(np.float64), np.dtype(np.int64)
 

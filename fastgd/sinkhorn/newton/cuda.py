@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...compress.device import Call
+from ..._cuda import Call
 from ..sweeps import cuda_sparse
 from ..sweeps.cuda import Transport, upload
 from ..sweeps.cuda_sparse import keep_columns_kernel, keep_rows_kernel

@@ -17,7 +17,7 @@ import numpy as np
 
 from ... import _cuda
 from ..._arrays import empty_like_array
-from ...compress.device import Call
+from ..._cuda import Call
 from . import cuda_columns, cuda_device, cuda_rows, cuda_sparse
 from .cuda_columns import columns_kernel, finish_kernel, fold_kernel
 from .cuda_rows import dense_kernel, make_sweep_kernel, product_kernel, rows_kernel

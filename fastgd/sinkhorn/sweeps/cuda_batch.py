@@ -17,7 +17,7 @@ import numpy as np
 from numba import cuda
 
 from ... import _cuda
-from ...compress.device import Call
+from ..._cuda import Call
 from ..relaxed import CHUNK, EASY, FALL, FIRST, RISE
 from .cuda_device import COLUMN, LOGARITHM, STORED, block_sum, cost_of, entry, exact_update, moved, opened
 from .cuda_rows import make_update
