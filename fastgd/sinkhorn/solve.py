@@ -74,7 +74,8 @@ def solve(cost: Any, a: Any = None, b: Any = None, *, reg: float, method: str = 
     Notes
     -----
     Cost: a sweep reads the cost once and takes one exponential an entry; a Newton step takes two to four such passes, and
-    products with the kept entries. Memory: O(n + m), with Newton also the kept entries.
+    products with the kept entries. Memory: O(n + m), up to 2^28 entries 4 n m bytes for a kept plan, with Newton also the kept
+    entries.
     Deterministic: the same bits for every number of threads and instruction set; on a GPU the same on every run, and the CPU's
     to rounding. There method="sns" has no kernel, potentials and dense plans are arrays of the cost's library, a sparse plan is
     SciPy's on the host, and only what has n or m numbers is copied to the host, to decide with.

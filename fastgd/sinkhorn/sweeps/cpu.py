@@ -12,6 +12,7 @@ import numpy as np
 from ... import _threads
 from ..._native import ffi, lib
 from .points import Points
+from .residual import residual
 
 _TRANSPORT, _JOB = ffi.typeof("fgd_transport *"), ffi.typeof("fgd_job *")
 _PLAN = 2**28  # entries of a plan kept for scaled sweeps, at most
@@ -157,8 +158,8 @@ class Transport:
     def error(self) -> tuple[float, float]:
         """L1 errors of rows and columns. Penalised: of the fixed-point equations, weighted by the plan's marginals."""
         self._pass(_MARGINALS)
-        return (_residual(self._sums, self.a, self._log_a, self._f, self.tau[0]),
-                _residual(self._column, self.b, self._log_b, self._g, self.tau[1]))
+        return (residual(self._sums, self.a, self._log_a, self._f, self.tau[0]),
+                residual(self._column, self.b, self._log_b, self._g, self.tau[1]))
 
     def summary(self) -> tuple[float, float, float]:
         """<C, P>, the mass sum P, and sum P log P."""
@@ -206,11 +207,3 @@ def _aligned(size: int) -> np.ndarray:
     """Zeros that begin at a multiple of 64 bytes."""
     raw = np.zeros(size + 8)
     return raw[(-raw.ctypes.data // 8) % 8:][:size]
-
-
-def _residual(sums: np.ndarray, marginal: np.ndarray, logs: np.ndarray, potential: np.ndarray, tau: float) -> float:
-    if tau == 1.0:
-        return float(np.abs(sums - marginal).sum())
-    live = sums > 0
-    s, old = sums[live], potential[live]
-    return float((s * np.abs(tau * (logs[live] - np.log(s) + old) - old)).sum())

@@ -23,6 +23,7 @@ from .cuda_columns import columns_kernel, finish_kernel, fold_kernel
 from .cuda_rows import dense_kernel, make_sweep_kernel, product_kernel, rows_kernel
 from .cuda_sparse import keep_rows_kernel, scan_kernel
 from .points import Points
+from .residual import residual
 
 #: Chunks of rows, at most, and rows of the smallest chunk: a block's warps.
 CHUNKS, ROWS = 512, 4
@@ -203,8 +204,8 @@ class Transport:
     def error(self) -> tuple[float, float]:
         """L1 errors of rows and columns. Penalised: of the fixed-point equations, weighted by the plan's marginals."""
         sums, column, _ = self._marginals()
-        return (_residual(sums, self.a, self.log_a, self.f, self.tau[0]),
-                _residual(column, self.b, self.log_b, self.g, self.tau[1]))
+        return (residual(sums, self.a, self.log_a, self.f, self.tau[0]),
+                residual(column, self.b, self.log_b, self.g, self.tau[1]))
 
     def summary(self) -> tuple[float, float, float]:
         """<C, P>, the mass sum P, and sum P log P."""
@@ -254,11 +255,3 @@ def _double(call: Call, x: Any) -> Any:
     out = call.empty(view.size, _FLOAT).reshape(view.shape)
     call.run(cuda_rows.convert_kernel, view.size, view, out)
     return out
-
-
-def _residual(sums: np.ndarray, marginal: np.ndarray, logs: np.ndarray, potential: np.ndarray, tau: float) -> float:
-    if tau == 1.0:
-        return float(np.abs(sums - marginal).sum())
-    live = sums > 0
-    s, old = sums[live], potential[live]
-    return float((s * np.abs(tau * (logs[live] - np.log(s) + old) - old)).sum())
